@@ -1,0 +1,50 @@
+"""`python -m pipeline COMMAND`: reads the command and its settings, and turns each expected error into a sentence."""
+
+import argparse
+import logging
+import sys
+from typing import Any
+
+from pipeline import PipelineError
+from pipeline.progress import set_up_logging
+from pipeline.settings import ExportSettings, PromoteSettings, Settings, TrainSettings, read
+
+COMMANDS: dict[str, tuple[type[Settings], str]] = {
+    "train": (TrainSettings, "train a recipe, export and prove the model, promote it if it deserves it"),
+    "export": (ExportSettings, "write the champion, or another version, to one ONNX file"),
+    "promote": (PromoteSettings, "judge a version by the gate, and make it champion if it passes"),
+    "rollback": (Settings, "make the previous champion champion again"),
+    "status": (Settings, "list the versions, which is champion, and why"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0, or 1 if the command failed, or 2 if it was told something that cannot be.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline",
+        description="From MNIST to a model that deserves to be served.",
+        epilog="`python -m pipeline COMMAND --help` lists the settings of a command.",
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, does) in COMMANDS.items():
+        subparsers.add_parser(name, help=does)
+    command: str = parser.parse_args(arguments[:1]).command
+    set_up_logging()
+    try:
+        settings: Any = read(COMMANDS[command][0], arguments[1:], command)
+        # torch and MLflow take seconds to import: not before the settings are known to be right
+        from pipeline import commands
+
+        getattr(commands, command)(settings)
+    except PipelineError as error:
+        logging.getLogger("pipeline").error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

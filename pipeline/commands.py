@@ -1,0 +1,130 @@
+"""What each command does."""
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import data, flow, registry, tracking
+from pipeline.data import DataSet, Digits
+from pipeline.export import check_contract, predict
+from pipeline.recipes import RECIPES
+from pipeline.registry import CHAMPION, PREVIOUS, RegistryError
+from pipeline.settings import ExportSettings, GateSettings, PromoteSettings, Settings, TrainSettings
+from pipeline.training import choose_device, describe_device
+
+log = logging.getLogger(__name__)
+
+
+def train(settings: TrainSettings) -> None:
+    """Train a recipe, export and prove the model, and promote it if it deserves it."""
+    dataset = _load(settings)
+    device = choose_device(settings.device)
+    log.info("Device: %s.", describe_device(device))
+    tracking.connect(settings.state_dir, settings.tracking_timeout)
+    recipe = RECIPES[settings.recipe]
+    known = registry.find(flow.fingerprint(recipe, settings, dataset, device))
+    if known and not settings.fresh:
+        log.info(
+            "These settings, data and code gave version %s already: not trained again (--fresh does).",
+            known.version,
+        )
+        if known.tags.get("verdict"):
+            _require_champion(known)
+            return
+    version = known if known and not settings.fresh else flow.run(recipe, settings, dataset, device)
+    _judge(version, dataset, settings)
+    _require_champion(version)
+
+
+def export(settings: ExportSettings) -> None:
+    """Write the champion, or another version, to a file that serves without MLflow."""
+    tracking.connect(settings.state_dir, settings.tracking_timeout)
+    version = registry.get(settings.version) if settings.version else registry.by_alias(CHAMPION)
+    if version is None:
+        raise RegistryError("There is no champion to export: run `python -m pipeline train`, or name a --version.")
+    with tempfile.TemporaryDirectory() as folder:
+        file = registry.download(version, Path(folder))
+        check_contract(file)
+        settings.to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, settings.to)
+    log.info("Version %s is in %s (%s bytes).", version.version, settings.to, f"{settings.to.stat().st_size:,}")
+
+
+def promote(settings: PromoteSettings) -> None:
+    """Judge a version by the gate, and make it champion if it passes."""
+    dataset = _load(settings)
+    tracking.connect(settings.state_dir, settings.tracking_timeout)
+    newest = registry.versions_of_model()[:1]
+    if not newest:
+        raise RegistryError("There is no version to promote: run `python -m pipeline train` first.")
+    version = registry.get(settings.version) if settings.version else newest[0]
+    _judge(version, dataset, settings)
+    champion = registry.by_alias(CHAMPION)
+    if champion is None or champion.version != version.version:
+        raise RegistryError(f"Version {version.version} did not pass the gate.")
+
+
+def rollback(settings: Settings) -> None:
+    """Serve the previous champion again."""
+    tracking.connect(settings.state_dir, settings.tracking_timeout)
+    champion, former = registry.rollback()
+    log.info("Version %s is champion again; version %s is previous.", champion.version, former.version)
+
+
+def status(settings: Settings) -> None:
+    """List the versions: which is champion, how good each is, why it won or lost."""
+    tracking.connect(settings.state_dir, settings.tracking_timeout)
+    aliases = {alias: registry.by_alias(alias) for alias in (CHAMPION, PREVIOUS)}
+    table = Table(title=f"Registered model {registry.MODEL}")
+    for heading in ("version", "alias", "recipe", "data", "validation", "test", "why"):
+        table.add_column(heading, overflow="fold")
+    for version in registry.versions_of_model():
+        names = [alias for alias, at in aliases.items() if at and at.version == version.version]
+        tags = version.tags
+        table.add_row(
+            version.version, ", ".join(names), tags.get("recipe"), tags.get("data"),
+            *(f"{float(tags[key]):.2%}" if key in tags else "?" for key in ("validation_accuracy", "test_accuracy")),
+            tags.get("verdict", "not judged"),
+        )  # fmt: skip
+    Console().print(table if table.row_count else "No version is registered yet: run `python -m pipeline train`.")
+
+
+def _load(settings: GateSettings) -> DataSet:
+    return data.load(settings.data, settings.mnist_dir, settings.state_dir / "data")
+
+
+def _judge(version: ModelVersion, dataset: DataSet, settings: GateSettings) -> None:
+    champion = registry.by_alias(CHAMPION)
+    rival = champion if champion and champion.version != version.version else None
+    verdict = registry.may_replace(version, rival) or registry.judge(
+        _right(version, dataset.validation),
+        _right(rival, dataset.validation) if rival else None,
+        settings.minimum_accuracy,
+        settings.significance,
+    )
+    registry.record(version, verdict, rival)
+
+
+def _right(version: ModelVersion, digits: Digits) -> NDArray[np.bool_]:
+    with tempfile.TemporaryDirectory() as folder:
+        answers = predict(registry.download(version, Path(folder)), digits).argmax(axis=1)
+    right: NDArray[np.bool_] = answers == digits.labels.numpy()
+    return right
+
+
+def _require_champion(version: ModelVersion) -> None:
+    champion = registry.by_alias(CHAMPION)
+    if champion is None:
+        why = registry.get(int(version.version)).tags.get("verdict")
+        raise RegistryError(f"There is no champion to serve: version {version.version} was not promoted, for {why}.")
+    log.info(
+        "Champion: version %s (%s, %.2f %% on the test digits).",
+        champion.version, champion.tags.get("recipe"), 100 * float(champion.tags.get("test_accuracy", "nan")),
+    )  # fmt: skip

@@ -1,0 +1,179 @@
+"""One run, from the digits to a registered version: train, look inside, export, prove, and tell MLflow all of it."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+import torch
+from mlflow.entities.model_registry import ModelVersion
+from torch import Tensor
+
+from pipeline import evaluation, export, pictures, provenance, registry, tracking
+from pipeline.data import DataSet, Digits
+from pipeline.evaluation import Evaluation
+from pipeline.networks import Network, count_parameters, normalise
+from pipeline.progress import EpochProgress
+from pipeline.recipes import RECIPES, Recipe
+from pipeline.settings import TrainSettings
+from pipeline.training import Epoch, describe_device, epochs_of, train
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class History:
+    """A reporter that keeps the epochs."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def step(self, images: int, loss: Tensor) -> None:
+        """Nothing: only epochs are kept."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Keep it."""
+        self.epochs.append(epoch)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training brought, and how good it is."""
+
+    network: Network
+    epochs: list[Epoch]
+    seconds: float
+    validation: Evaluation
+    temperature: float
+    digits: Digits  # of the test split
+    test: Evaluation
+
+
+def run(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> ModelVersion:
+    """Train the recipe in an MLflow run of its own, export the network, prove the file equal, and register it.
+
+    The dense network is trained before any other if no run of it is there yet: every report shows the improvement.
+
+    Raises:
+        TrainingError: training cannot go on.
+        ParityError: the exported file is not the trained network.
+    """
+    dense_accuracy = tracking.find_dense_accuracy(dataset.digest)
+    if recipe.name != "dense" and dense_accuracy is None:
+        log.info("Training the dense network first, to compare with.")
+        dense = RECIPES["dense"]
+        with _tracked(dense, settings, dataset, device) as run_id:
+            dense_accuracy = _learn(dense, settings, dataset, device, run_id).test.accuracy()
+    with _tracked(recipe, settings, dataset, device) as run_id:
+        learned = _learn(recipe, settings, dataset, device, run_id)
+        if recipe.name != "dense" and dense_accuracy is not None:
+            gain = learned.test.accuracy() - dense_accuracy
+            mlflow.log_metric("test_accuracy_over_dense", gain)
+            log.info("That is %.2f points more than the dense network.", 100 * gain)
+        tracking.log_predictions(learned.digits, learned.test.probabilities(learned.temperature))
+        _log_pictures(learned)
+        return _register(recipe, settings, dataset, device, learned, run_id)
+
+
+def fingerprint(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> str:
+    """What makes two runs the same run."""
+    return provenance.fingerprint(recipe, settings.seed, device.type, dataset)
+
+
+@contextmanager
+def _tracked(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> Iterator[str]:
+    tags = {
+        "recipe": recipe.name,
+        "data": dataset.name,
+        "data_source": dataset.source,
+        "data_digest": dataset.digest,
+        "device": describe_device(device),
+        "fingerprint": fingerprint(recipe, settings, dataset, device),
+        "git_commit": provenance.git_commit(),
+        **{f"version.{name}": number for name, number in provenance.versions().items()},
+    }
+    if dataset.name == "tenth":
+        tags["warning"] = "Trained on the bundled tenth of MNIST: expect lower accuracy."
+    with tracking.run(f"{recipe.name}-{settings.seed}", tags) as run_id:
+        tracking.log_parameters(recipe, settings.model_dump(mode="json"))
+        tracking.log_dataset(dataset)
+        yield run_id
+
+
+def _learn(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device, run_id: str) -> Learned:
+    epochs = epochs_of(recipe, tenth=dataset.name == "tenth")
+    history = History()
+    started = time.perf_counter()
+    with EpochProgress(recipe.name, epochs, len(dataset.train), device) as progress:
+        network = train(
+            recipe, epochs, dataset.train, dataset.validation, device, settings.seed,
+            [progress, history, tracking.RunReporter(run_id)],
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
+    validation = evaluation.evaluate(network, dataset.validation)
+    temperature = evaluation.fit_temperature(validation)
+    digits = dataset.read_test()  # the one time, after every choice has been made
+    test = evaluation.evaluate(network, digits)
+    mlflow.log_metrics(
+        {
+            "parameters": count_parameters(network),
+            "training_seconds": seconds,
+            "temperature": temperature,
+            "final_validation_accuracy": validation.accuracy(),
+            "test_accuracy": test.accuracy(),
+            "test_loss": test.loss(temperature),
+            "test_calibration_error_before": test.calibration_error(),
+            "test_calibration_error": test.calibration_error(temperature),
+        }
+    )
+    log.info(
+        "%s: %.2f %% of %s test digits right (validation %.2f %%), trained in %.0f s.",
+        recipe.name, 100 * test.accuracy(), f"{len(digits):,}", 100 * validation.accuracy(), seconds,
+    )  # fmt: skip
+    return Learned(network, history.epochs, seconds, validation, temperature, digits, test)
+
+
+def _log_pictures(learned: Learned) -> None:
+    drawn = {
+        "training-curves": pictures.draw_training_curves(learned.epochs),
+        "confusion-matrix": pictures.draw_confusion_matrix(learned.test),
+    }
+    digit, label = learned.digits.images[:1], int(learned.digits.labels[0])
+    with torch.inference_mode():
+        _, maps = learned.network.examine(normalise(digit))
+    if maps:
+        drawn["filters"] = pictures.draw_filters(learned.network.get_parameter("conv1.weight").detach())
+        drawn["feature-maps"] = pictures.draw_feature_maps(digit[0], label, maps[0][0])
+    for name, figure in drawn.items():
+        mlflow.log_figure(figure, f"pictures/{name}.png")
+
+
+def _register(
+    recipe: Recipe,
+    settings: TrainSettings,
+    dataset: DataSet,
+    device: torch.device,
+    learned: Learned,
+    run_id: str,
+) -> ModelVersion:
+    metadata = {
+        "run_id": run_id,
+        "recipe": recipe.name,
+        "data": dataset.name,
+        "data_source": dataset.source,
+        "data_digest": dataset.digest,
+        "code_digest": provenance.code_digest(),
+        "fingerprint": fingerprint(recipe, settings, dataset, device),
+        "validation_accuracy": f"{learned.validation.accuracy():.6f}",
+        "test_accuracy": f"{learned.test.accuracy():.6f}",
+    }
+    checked = [dataset.validation, learned.digits]
+    golden = export.choose_golden(dataset.validation)
+    log.info("Exporting to ONNX, and comparing the file with PyTorch on %s digits.", f"{sum(map(len, checked)):,}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        export.export(learned.network, learned.temperature, metadata, golden, checked, file)
+        return registry.register(file, golden.images[:2].numpy())

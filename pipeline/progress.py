@@ -1,0 +1,99 @@
+"""Progress on the console: a live bar on a terminal, a line per epoch in the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:  # logging is set up before torch is imported, which takes seconds
+    from types import TracebackType
+
+    import torch
+    from torch import Tensor
+
+    from pipeline.training import Epoch
+
+log = logging.getLogger(__name__)
+
+console = Console(stderr=True)
+
+
+def set_up_logging() -> None:
+    """Log to the console: beside the bar on a terminal, plain lines with the time elsewhere."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+
+
+class EpochProgress:
+    """A reporter of training for people: `with EpochProgress(...) as progress: train(..., [progress])`.
+
+    Args:
+        title: what is trained.
+        epochs: how many there will be.
+        images: digits in an epoch.
+        device: where training runs; only on the CPU is a batch's loss there without waiting.
+    """
+
+    def __init__(self, title: str, epochs: int, images: int, device: torch.device) -> None:
+        self._title, self._epochs, self._images = title, epochs, images
+        self._reads_loss = device.type == "cpu"
+        self._done, self._loss, self._accuracy = 0, "", ""
+        self._started = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=epochs * images, numbers="")
+
+    def __enter__(self) -> EpochProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, images: int, loss: Tensor) -> None:
+        """Move the bar on."""
+        self._done += images
+        if self._bar.disable:
+            return
+        if self._reads_loss:
+            self._loss = f"loss {loss.item():.3f}"
+        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        epoch = min((self._done - 1) // self._images + 1, self._epochs)
+        self._bar.update(
+            self._task,
+            completed=self._done,
+            description=f"{self._title}, epoch {epoch}/{self._epochs}",
+            numbers="  ".join(filter(None, [self._loss, self._accuracy, f"{rate:,.0f} images/s"])),
+        )
+
+    def epoch(self, epoch: Epoch) -> None:
+        """A line for the log."""
+        self._accuracy = f"validation {epoch.validation_accuracy:.2%}"
+        if not self._reads_loss:
+            self._loss = f"loss {epoch.train_loss:.3f}"
+        log.info(
+            "%s, epoch %d/%d: loss %.4f, validation accuracy %.2f %%, %s images/s, %.1f s",
+            self._title, epoch.number, self._epochs, epoch.train_loss, 100 * epoch.validation_accuracy,
+            f"{epoch.images_per_second:,.0f}", epoch.seconds,
+        )  # fmt: skip

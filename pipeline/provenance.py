@@ -1,0 +1,55 @@
+"""Where a result comes from: code, versions, device, and the fingerprint that makes two runs the same run."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.data import DataSet
+from pipeline.recipes import Recipe
+
+# The modules that decide a model's weights and file. A change elsewhere, in a picture or a message, retrains nothing.
+DECISIVE = ("data", "networks", "recipes", "training", "evaluation", "export")
+PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "mlflow", "numpy")
+
+
+def code_digest() -> str:
+    """SHA-256 over the modules that decide a model."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in DECISIVE)).hexdigest()
+
+
+def git_commit() -> str:
+    """The commit of the working tree, with `-dirty` if files differ from it; `unknown` outside a checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # noqa: S607
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def fingerprint(recipe: Recipe, seed: int, device: str, dataset: DataSet) -> str:
+    """SHA-256 over what decides a model: recipe, seed, kind of device, data, code and the versions behind it.
+
+    Two runs of one fingerprint on one machine's CPU give the same weights.
+    """
+    decides = {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "device": device,
+        "data": dataset.digest,
+        "code": code_digest(),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")},
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
