@@ -1,0 +1,1 @@
+"""Serves the champion: a BentoML service around one ONNX file, without PyTorch."""

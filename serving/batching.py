@@ -1,0 +1,189 @@
+"""One queue for all clients: whatever waits when the model is free goes into one ONNX Runtime call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serving.model import Images, Probabilities
+from serving.store import Served
+
+# More images in one call are no faster for each, and ONNX Runtime keeps the memory of its largest call.
+IMAGES_PER_CALL = 64
+# A call that takes longer runs in a thread, so that /livez need not wait for it; for a shorter one
+# the change of threads costs more than the wait.
+INLINE_SECONDS = 0.002
+
+
+class OverloadedError(Exception):
+    """The queue is full: nothing was accepted, and asking again later may help."""
+
+
+class NoModelError(Exception):
+    """There is no model in service yet."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Probabilities, float32 `[n, 10]`, and the version of the one model that made all of them."""
+
+    probabilities: Probabilities
+    version: str
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    images: Images
+    answer: asyncio.Future[Answer]
+    served: Served | None = None
+    begun: int = 0
+    parts: list[Probabilities] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        return len(self.images) - self.begun
+
+
+class Batcher:
+    """Collects the images of all requests and asks the model for as many at once as wait.
+
+    A lone request never waits for company: the call is made as soon as the event loop has handed over
+    all the requests that had already arrived. A request of more than `IMAGES_PER_CALL` images is split,
+    and its next part goes behind the others that wait, so that a large request does not hold up small ones.
+    BentoML's own adaptive batching is not used, because after a burst it makes lone requests wait.
+
+    Args:
+        served: returns the model in service; read once per call, so a swap happens between two calls.
+        queue_images: how many images may wait.
+        observe: is told the number of images of each call.
+    """
+
+    def __init__(
+        self, served: Callable[[], Served | None], queue_images: int, observe: Callable[[int], object]
+    ) -> None:
+        self._served = served
+        self._queue_images = queue_images
+        self._observe = observe
+        self._queue: deque[_Request] = deque()
+        self._busy = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self.waiting = 0
+
+    def submit(self, images: Images) -> asyncio.Future[Answer]:
+        """Queue images; must be called on the event loop.
+
+        Args:
+            images: uint8 `[n, 28, 28]`, n at least 1.
+
+        Returns:
+            A future of the answer; its exceptions are `NoModelError` and whatever ONNX Runtime raises.
+
+        Raises:
+            OverloadedError: these images do not fit into the queue.
+        """
+        if self.waiting + len(images) > self._queue_images:
+            raise OverloadedError
+        loop = asyncio.get_running_loop()
+        request = _Request(images, loop.create_future())
+        self._queue.append(request)
+        self.waiting += len(images)
+        if not self._busy:
+            self._busy = True
+            # Not now but after the callbacks that are ready: they bring the requests to share the call with.
+            loop.call_soon(self._call)
+        return request.answer
+
+    def close(self) -> None:
+        """Let the inference thread end."""
+        self._thread.shutdown(wait=False)
+
+    def _call(self) -> None:
+        current = self._served()
+        if current is None:
+            self._fail(list(self._queue), NoModelError())
+            self._queue.clear()
+            self.waiting = 0
+        served, batch = self._take(current) if current else (None, [])
+        if served is None or not batch:
+            self._busy = False
+            return
+        pieces = [request.images[begin:end] for request, begin, end in batch]
+        images = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        self._observe(len(images))
+        loop = asyncio.get_running_loop()
+        if len(images) * served.model.seconds_per_image <= INLINE_SECONDS:
+            try:
+                self._hand_out(batch, served, served.model.predict(images))
+            except Exception as error:
+                self._fail([request for request, _, _ in batch], error)
+            self._next()
+        else:
+            running = loop.run_in_executor(self._thread, served.model.predict, images)
+            running.add_done_callback(lambda done: self._finish(batch, served, done))
+
+    def _take(self, current: Served) -> tuple[Served | None, list[tuple[_Request, int, int]]]:
+        """Take from the queue what the next call answers: the model, and (request, first image, one past the last).
+
+        A request that was split stays with the model of its first part, also when another is current by now.
+        """
+        served: Served | None = None
+        batch: list[tuple[_Request, int, int]] = []
+        others: deque[_Request] = deque()
+        split: _Request | None = None
+        room = IMAGES_PER_CALL
+        while self._queue and room:
+            request = self._queue.popleft()
+            if request.answer.done():  # the client went away
+                self.waiting -= request.left
+                continue
+            wanted = request.served or current
+            served = served or wanted
+            if wanted is not served:
+                others.append(request)
+                continue
+            request.served = served
+            begin, count = request.begun, min(room, request.left)
+            request.begun += count
+            batch.append((request, begin, begin + count))
+            room -= count
+            self.waiting -= count
+            split = request if request.left else split
+        self._queue.extendleft(reversed(others))
+        if split is not None:
+            self._queue.append(split)
+        return served, batch
+
+    def _finish(
+        self, batch: list[tuple[_Request, int, int]], served: Served, done: asyncio.Future[Probabilities]
+    ) -> None:
+        if (error := done.exception()) is not None:
+            self._fail([request for request, _, _ in batch], error)
+        else:
+            self._hand_out(batch, served, done.result())
+        self._next()
+
+    def _next(self) -> None:
+        self._busy = bool(self._queue)
+        if self._busy:
+            asyncio.get_running_loop().call_soon(self._call)
+
+    @staticmethod
+    def _hand_out(batch: list[tuple[_Request, int, int]], served: Served, probabilities: Probabilities) -> None:
+        offset = 0
+        for request, begin, end in batch:
+            request.parts.append(probabilities[offset : offset + end - begin])
+            offset += end - begin
+            if request.left == 0 and not request.answer.done():
+                whole = request.parts[0] if len(request.parts) == 1 else np.concatenate(request.parts)
+                request.answer.set_result(Answer(whole, served.version))
+
+    @staticmethod
+    def _fail(requests: list[_Request], error: BaseException) -> None:
+        for request in requests:
+            if not request.answer.done():
+                request.answer.set_exception(error)

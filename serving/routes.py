@@ -1,0 +1,229 @@
+"""The short path: an ASGI middleware that answers the prediction routes before BentoML's router is reached.
+
+A body becomes uint8 images, the images wait in the one queue, the answer goes back. Everything else goes on to
+BentoML, whose answers get the same headers and, for errors, the same form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import bentoml
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving import images
+from serving.batching import Batcher, NoModelError, OverloadedError
+from serving.images import RequestError
+from serving.model import Images, Probabilities
+from serving.pictures import from_form
+from serving.settings import Settings
+from serving.store import Store
+
+# Larger bodies are decoded in a thread, so that /livez need not wait for them.
+INLINE_BYTES = 64 * 1024
+RETRY_OVERLOADED = (b"retry-after", b"1")
+RETRY_NO_MODEL = (b"retry-after", b"5")
+
+Header = tuple[bytes, bytes]
+
+logger = logging.getLogger("bentoml.digits")
+
+
+def encode(probabilities: Probabilities) -> bytes:
+    """Turn float32 `[n, 10]` into the JSON list of `{"digit", "confidence", "probabilities"}`, in order."""
+    answers = [
+        {"digit": digit, "confidence": row[digit], "probabilities": row}
+        for digit, row in zip(probabilities.argmax(1).tolist(), probabilities, strict=True)
+    ]
+    # orjson writes a float32 with the digits that it has, not with those of the nearest double.
+    return orjson.dumps(answers, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+class ShortPath:
+    """The middleware, for `Service.add_asgi_middleware`.
+
+    Args:
+        app: the rest of BentoML.
+        settings: the limits.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._decoding = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decoding")
+        self._routes: dict[str, tuple[bytes, Callable[[Scope, Receive], Awaitable[tuple[bytes, str]]]]] = {
+            "/predict": (b"POST", self._predict),
+            "/predict/raw": (b"POST", self._predict_raw),
+            "/predict/files": (b"POST", self._predict_files),
+            "/model": (b"GET, HEAD", self._model),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identity = secrets.token_hex(8).encode()
+        route = self._routes.get(scope["path"])
+        if route is None:
+            await self._app(scope, receive, self._in_our_form(scope, send, identity))
+            return
+        allowed, answer = route
+        headers: tuple[Header, ...] = ()
+        try:
+            if scope["method"] not in allowed.decode().split(", "):
+                raise RequestError(405, _not_allowed(scope), (b"allow", allowed))
+            status = 200
+            body, version = await answer(scope, receive)
+        except RequestError as refusal:
+            status, body, headers = refusal.status, _error(refusal.sentence), refusal.headers
+            version = self._version()
+        except Exception:
+            logger.exception("%s %s failed, request %s", scope["method"], scope["path"], identity.decode())
+            status, body, version = 500, _error("the service failed; its log says why."), self._version()
+        await _send(send, status, body, (*self._marks(identity, version), *headers))
+
+    async def _predict(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
+        body, _ = await self._body(scope, receive, b"application/json")
+        return await self._answer(len(body), partial(images.from_json, body, self._settings.max_images))
+
+    async def _predict_raw(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
+        body, _ = await self._body(scope, receive, b"application/octet-stream")
+        return await self._answer(len(body), partial(images.from_raw, body, self._settings.max_images))
+
+    async def _predict_files(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
+        body, content_type = await self._body(scope, receive, b"multipart/form-data")
+        limits = self._settings.max_images, self._settings.max_picture_pixels
+        # Always in a thread: a small file may hold a large picture.
+        return await self._answer(INLINE_BYTES + 1, partial(from_form, body, content_type, *limits))
+
+    async def _model(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
+        return orjson.dumps(self._store.describe(), option=orjson.OPT_INDENT_2), self._version()
+
+    async def _answer(self, size: int, decode: Callable[[], Images]) -> tuple[bytes, str]:
+        if size <= INLINE_BYTES:
+            decoded = decode()
+        else:
+            decoded = await asyncio.get_running_loop().run_in_executor(self._decoding, decode)
+        try:
+            answer = await self._batcher.submit(decoded)
+        except OverloadedError:
+            raise self._overloaded() from None
+        except NoModelError:
+            raise self._no_model() from None
+        return encode(answer.probabilities), answer.version
+
+    async def _body(self, scope: Scope, receive: Receive, expected: bytes) -> tuple[bytes, bytes]:
+        """Check the headers, then read the body; returns it and its content type."""
+        content_type, length, limit = expected, 0, self._settings.max_body_bytes
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                content_type = value
+            elif name == b"content-length":
+                length = int(value)
+            elif name == b"content-encoding" and value.lower() != b"identity":
+                raise RequestError(415, f"a body in {_text(value)} is not taken; expected it as it is, unpacked.")
+        if content_type.split(b";")[0].strip().lower() != expected:
+            raise RequestError(
+                415, f"{scope['path']} takes {_text(expected)}, but the content type is {_text(content_type)}."
+            )
+        if length > limit:
+            raise _too_large(limit)
+        if self._store.current is None:
+            raise self._no_model()
+        if self._batcher.waiting >= self._settings.queue_images:
+            raise self._overloaded()
+        chunks, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RequestError(400, "the body ended early.")  # nobody reads this
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks), content_type
+
+    def _in_our_form(self, scope: Scope, send: Send, identity: bytes) -> Send:
+        """Wrap `send`: the same headers on BentoML's answers, and its plain-text errors as JSON."""
+        replaced = False
+
+        async def wrapped(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start":
+                headers = dict(message["headers"])
+                marks = self._marks(identity, self._version())
+                if message["status"] >= 400 and headers.get(b"content-type", b"").startswith(b"text/plain"):
+                    replaced = True
+                    kept = [(name, value) for name, value in headers.items() if not name.startswith(b"content-")]
+                    await _send(send, message["status"], self._sentence(scope, message["status"]), (*kept, *marks))
+                    return
+                message = {**message, "headers": [*message["headers"], *marks]}
+            if not replaced:
+                await send(message)
+
+        return wrapped
+
+    def _sentence(self, scope: Scope, status: int) -> bytes:
+        if status == 404:
+            return _error(f"there is nothing at {scope['path']}; GET / shows what there is.")
+        if status == 405:
+            return _error(_not_allowed(scope))
+        if status == 503 and scope["path"] == "/readyz":
+            return _error(f"no model is in service: {self._store.problem}")
+        return _error("the service failed; its log says why.")
+
+    def _marks(self, identity: bytes, version: str) -> tuple[Header, Header]:
+        return (b"x-model-version", version.encode()), (b"x-bentoml-request-id", identity)
+
+    def _overloaded(self) -> RequestError:
+        limit = self._settings.queue_images
+        return RequestError(
+            503, f"{limit} images wait already (SERVING_QUEUE_IMAGES); ask again in a second.", RETRY_OVERLOADED
+        )
+
+    def _no_model(self) -> RequestError:
+        return RequestError(503, f"no model is in service: {self._store.problem}", RETRY_NO_MODEL)
+
+    def _version(self) -> str:
+        return served.version if (served := self._store.current) else "none"
+
+    @property
+    def _store(self) -> Store:
+        store: Store = bentoml.get_current_service().store
+        return store
+
+    @property
+    def _batcher(self) -> Batcher:
+        batcher: Batcher = bentoml.get_current_service().batcher
+        return batcher
+
+
+async def _send(send: Send, status: int, body: bytes, headers: tuple[Header, ...]) -> None:
+    fixed = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _error(sentence: str) -> bytes:
+    return orjson.dumps({"error": sentence})
+
+
+def _not_allowed(scope: Scope) -> str:
+    return f"{scope['method']} is not possible at {scope['path']}; the header Allow says what is."
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(413, f"the body is too large: at most {limit} bytes are taken (SERVING_MAX_BODY_BYTES).")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")[:80]

@@ -1,0 +1,96 @@
+"""The BentoML service: `bentoml serve serving.service:Digits`."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from typing import Annotated
+
+import bentoml
+import numpy as np
+from pydantic import BaseModel, Field
+
+from serving.batching import Batcher
+from serving.model import Images
+from serving.routes import ShortPath
+from serving.settings import SettingsError, read_settings
+from serving.store import Store
+
+try:
+    SETTINGS = read_settings()
+except SettingsError as error:
+    # BentoML imports this module before it starts anything: a wrong setting ends there, with one sentence.
+    sys.stderr.write(f"{error}\n")
+    raise SystemExit(2) from None
+
+logger = logging.getLogger("bentoml.digits")
+
+
+class Digit(BaseModel):
+    """The answer for one image."""
+
+    digit: int = Field(description="The most probable digit.", ge=0, le=9)
+    confidence: float = Field(description="Its calibrated probability.", ge=0, le=1)
+    probabilities: list[float] = Field(description="The probabilities of the digits 0 to 9.")
+
+
+@bentoml.service(
+    name="digits",
+    # Together these two cost a request more time than the model does.
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+)
+class Digits:
+    """Reads handwritten digits: 28x28 images or pictures in, probabilities out.
+
+    BentoML's adaptive batching (`batchable=True`) is not used: after a burst its dispatcher makes lone requests
+    wait. `serving.batching` shares calls between clients without that; `SERVING_QUEUE_IMAGES` bounds it.
+    """
+
+    def __init__(self) -> None:
+        # Imported here because BentoML's workers say only after the import where the metrics are kept.
+        from prometheus_client import Histogram
+
+        images_per_call = Histogram(
+            "digits_images_per_call",
+            "Images in one call of ONNX Runtime, from all requests that shared it.",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+        )
+        self.store = Store(SETTINGS)
+        self.batcher = Batcher(lambda: self.store.current, SETTINGS.queue_images, images_per_call.observe)
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    def start(self) -> None:
+        """Begin to load the model; the server answers meanwhile, and is not ready."""
+        # What is imported stays: the collector need not walk over it again while requests wait.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        logger.info("started; the model comes from %s", SETTINGS.model or "the registry")
+        self.store.start()
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def stop(self) -> None:
+        """Stop following the registry."""
+        self.store.stop()
+        self.batcher.close()
+
+    async def __is_ready__(self) -> bool:
+        return self.store.current is not None
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    async def predict(self, images: list[list[list[Annotated[int, Field(ge=0, le=255)]]]]) -> list[Digit]:
+        """Say which digits the images show: each image is 28 rows of 28 integers, 0 = background, 255 = ink."""
+        # Requests over HTTP are answered by ShortPath: this describes them, and answers callers in Python.
+        pixels: Images = np.asarray(images, np.uint8)
+        if pixels.shape[1:] != (28, 28):
+            raise ValueError(f"images are {pixels.shape}, expected [n, 28, 28]")
+        answer = await self.batcher.submit(pixels)
+        return [
+            Digit(digit=int(row.argmax()), confidence=float(row.max()), probabilities=row.tolist())
+            for row in answer.probabilities
+        ]
+
+
+Digits.add_asgi_middleware(ShortPath, settings=SETTINGS)  # type: ignore[attr-defined]

@@ -1,0 +1,96 @@
+"""Every setting of the service: read from `SERVING_*` once, at the start, and refused there if wrong."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "SERVING_"
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or has a wrong value; the message is one sentence for whoever set it."""
+
+
+class Settings(BaseSettings):
+    """What can be set; an empty environment variable counts as one that is not set."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    model: Path | None = Field(
+        default=None, description="Serve this ONNX file; when not set, the champion of the registry is served."
+    )
+    cache_dir: Path = Field(
+        default=Path("var/serving"),
+        description="Folder that keeps downloaded models, so that a start without the registry can serve the last.",
+    )
+    poll_seconds: float = Field(
+        default=10.0,
+        ge=0.1,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds between two looks at the registry; after failures it waits up to this long, too.",
+    )
+    registry_timeout_seconds: int = Field(
+        default=10, ge=1, le=600, description="Seconds that one request to the registry may take."
+    )
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="ONNX Runtime threads; said outright, because it would count the host's cores.",
+    )
+    max_images: int = Field(
+        default=1024, ge=1, le=65536, description="Images that one request may hold; more are answered with 413."
+    )
+    max_body_bytes: int = Field(
+        default=16 * 2**20,
+        ge=1024,
+        le=2**30,
+        description="Bytes that one request's body may have; more are answered with 413 and not kept.",
+    )
+    max_picture_pixels: int = Field(
+        default=25_000_000,
+        ge=784,
+        le=2**28,
+        description="Pixels that an uploaded picture may have; more are answered with 413 before decoding.",
+    )
+    queue_images: int = Field(
+        default=4096,
+        ge=1,
+        le=2**20,
+        description="Images that may wait for the model; beyond that a request is answered with 503 at once.",
+    )
+
+    @model_validator(mode="after")
+    def _largest_request_fits_the_queue(self) -> Self:
+        if self.queue_images < self.max_images:
+            raise ValueError(f"must be at least {PREFIX}MAX_IMAGES, {self.max_images}")
+        return self
+
+
+def read_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a `SERVING_` variable is unknown, or its value is not allowed.
+    """
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for name in os.environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)[0]
+            raise SettingsError(f"{name} is not a setting; the nearest is {nearest}.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        # An error of the whole model has no field: the only rule of that kind is about the queue.
+        name = f"{PREFIX}{first['loc'][0]}".upper() if first["loc"] else f"{PREFIX}QUEUE_IMAGES"
+        given = first["input"] if first["loc"] else os.environ.get(name, "too small")
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        raise SettingsError(f"{name} is {given!r}, but {reason[0].lower()}{reason[1:]}.") from None

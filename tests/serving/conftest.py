@@ -1,0 +1,110 @@
+"""A real service in a process of its own, and models that break the contract in one way each."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import onnx
+import pytest
+
+from tests.processes import free_port, running, wait_until
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: where it is, where its log is, and an HTTP client for it."""
+
+    url: str
+    log: Path
+    client: httpx.Client
+
+    def wait_for(self, status: int, path: str = "/readyz") -> httpx.Response:
+        def holds() -> bool:
+            try:
+                return self.client.get(path).status_code == status
+            except httpx.TransportError:
+                return False
+
+        wait_until(holds, f"{path} answering {status}")
+        return self.client.get(path)
+
+
+@pytest.fixture(scope="session")
+def start_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A context manager that starts `bentoml serve` with these settings and waits until it listens."""
+
+    @contextmanager
+    def start(**settings: object) -> Iterator[Service]:
+        folder = tmp_path_factory.mktemp("service")
+        port = free_port()
+        environment = {
+            # An empty setting counts as none: the service has those of this call, not those of whoever runs it.
+            **{name: "" for name in os.environ if name.startswith("SERVING_")},
+            "BENTOML_DO_NOT_TRACK": "True",
+            "BENTOML_HOME": str(folder / "bentoml"),
+            "SERVING_CACHE_DIR": str(folder / "cache"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/none.db",
+            **{name: str(value) for name, value in settings.items()},
+        }
+        command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Digits"]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        with (
+            running(command, environment, folder / "log"),
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        ):
+            service = Service(str(client.base_url), folder / "log", client)
+            service.wait_for(200, "/livez")
+            yield service
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def service(start_service: Callable[..., Any], model_file: Path) -> Iterator[Service]:
+    """The service with the default settings and the trained model, ready."""
+    with start_service(SERVING_MODEL=model_file) as ready:
+        ready.wait_for(200)
+        yield ready
+
+
+@pytest.fixture
+def variant(model_file: Path, tmp_path: Path) -> Callable[[Callable[[onnx.ModelProto], None]], Path]:
+    """Write a copy of the trained model that was changed in some way, and return its path."""
+
+    def write(change: Callable[[onnx.ModelProto], None], name: str = "variant.onnx") -> Path:
+        model = onnx.load(model_file)
+        change(model)
+        path = tmp_path / name
+        onnx.save(model, path)
+        return path
+
+    return write
+
+
+def set_metadata(model: onnx.ModelProto, name: str, value: str | None) -> None:
+    """Change one entry of the metadata, or delete it when `value` is None."""
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    del model.metadata_props[:]
+    kept.pop(name, None)
+    onnx.helper.set_model_props(model, kept if value is None else {**kept, name: value})
+
+
+@pytest.fixture
+def bentoml_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Let `caplog` see the service's lines: BentoML does not hand them on to the root logger."""
+    logger = logging.getLogger("bentoml.digits")
+    level = logger.level
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    propagates = logger.propagate
+    logger.propagate = False
+    yield
+    logger.removeHandler(caplog.handler)
+    logger.setLevel(level)
+    logger.propagate = propagates

@@ -1,0 +1,170 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.batching import IMAGES_PER_CALL, Answer, Batcher, NoModelError, OverloadedError
+from serving.model import Model
+from serving.store import Served
+
+Digits = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def served(model_file: Path) -> Served:
+    return Served(Model.load(model_file), "1", "a test", "today")
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(work(), 60)
+
+    asyncio.run(bounded())
+
+
+def matches(answer: Answer, served: Served, images: np.ndarray) -> bool:
+    return bool(np.abs(answer.probabilities - served.model.predict(images)).max() < 1e-5)
+
+
+@pytest.mark.parametrize("seconds_per_image", [0.0, 1.0], ids=["on the loop", "in a thread"])
+def test_requests_that_wait_together_share_a_call(
+    served: Served, test_digits: Digits, seconds_per_image: float
+) -> None:
+    served = replace(served, model=replace(served.model, seconds_per_image=seconds_per_image))
+    images, calls = test_digits[0], list[int]()
+    bodies = [images[0:1], images[1:4], images[4:5], images[5:15]]
+
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 100, calls.append)
+        answers = await asyncio.gather(*(batcher.submit(body) for body in bodies))
+        assert all(matches(answer, served, body) for answer, body in zip(answers, bodies, strict=True))
+        assert batcher.waiting == 0
+
+    run(work)
+    assert calls == [15]
+
+
+def test_a_lone_request_is_one_call(served: Served, test_digits: Digits) -> None:
+    calls = list[int]()
+
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 100, calls.append)
+        for image in test_digits[0][:3]:
+            assert matches(await batcher.submit(image[None]), served, image[None])
+
+    run(work)
+    assert calls == [1, 1, 1]
+
+
+def test_a_large_request_is_split_and_does_not_hold_up_a_small_one(served: Served, test_digits: Digits) -> None:
+    images, calls, order = test_digits[0], list[int](), list[str]()
+    large, small = images[: 3 * IMAGES_PER_CALL + 5], images[-2:]
+
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 1000, calls.append)
+        first, second = batcher.submit(large), batcher.submit(small)
+        first.add_done_callback(lambda _: order.append("large"))
+        second.add_done_callback(lambda _: order.append("small"))
+        assert matches(await first, served, large)
+        assert matches(await second, served, small)
+
+    run(work)
+    assert max(calls) == IMAGES_PER_CALL
+    assert sum(calls) == len(large) + len(small)
+    assert order == ["small", "large"]
+
+
+def test_a_full_queue_refuses_at_once_and_answers_what_it_took(served: Served, test_digits: Digits) -> None:
+    images = test_digits[0]
+
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 10, lambda _: None)
+        taken = [batcher.submit(images[:6]), batcher.submit(images[6:10])]
+        with pytest.raises(OverloadedError):
+            batcher.submit(images[10:11])
+        for answer, body in zip(await asyncio.gather(*taken), (images[:6], images[6:10]), strict=True):
+            assert matches(answer, served, body)
+        assert matches(await batcher.submit(images[:10]), served, images[:10])
+
+    run(work)
+
+
+def test_without_a_model_every_request_is_told(served: Served, test_digits: Digits) -> None:
+    current: list[Served | None] = [None]
+
+    async def work() -> None:
+        batcher = Batcher(lambda: current[0], 10, lambda _: None)
+        answers = await asyncio.gather(*(batcher.submit(test_digits[0][:2]) for _ in range(3)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [NoModelError] * 3
+        assert batcher.waiting == 0
+        current[0] = served
+        assert (await batcher.submit(test_digits[0][:2])).version == "1"
+
+    run(work)
+
+
+def test_a_swap_happens_between_two_calls_and_never_inside_an_answer(served: Served, test_digits: Digits) -> None:
+    current = [served]
+    newer = replace(served, version="2")
+    large = test_digits[0][: 4 * IMAGES_PER_CALL]
+
+    async def work() -> None:
+        def swap_after_the_first_call(_: int) -> None:
+            current[0] = newer
+
+        batcher = Batcher(lambda: current[0], 1000, swap_after_the_first_call)
+        before, after = batcher.submit(large), batcher.submit(large[:3])
+        assert (await before).version == "1"
+        assert (await after).version in ("1", "2")
+        assert (await batcher.submit(large[:3])).version == "2"
+        assert matches(await before, served, large)
+
+    run(work)
+
+
+def test_requests_of_both_models_wait_side_by_side(served: Served, test_digits: Digits) -> None:
+    current = [served]
+    newer = replace(served, version="2")
+    large = test_digits[0][: 3 * IMAGES_PER_CALL]
+
+    async def work() -> None:
+        batcher = Batcher(lambda: current[0], 1000, lambda _: None)
+        old = batcher.submit(large)
+        await asyncio.sleep(0)  # its first part is computed by version 1
+        current[0] = newer
+        new = batcher.submit(large)
+        assert [(await answer).version for answer in (old, new)] == ["1", "2"]
+
+    run(work)
+
+
+def test_a_request_whose_client_left_is_not_computed(served: Served, test_digits: Digits) -> None:
+    calls = list[int]()
+
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 10, calls.append)
+        left, stays = batcher.submit(test_digits[0][:4]), batcher.submit(test_digits[0][4:7])
+        left.cancel()
+        await stays
+        assert batcher.waiting == 0
+
+    run(work)
+    assert calls == [3]
+
+
+@pytest.mark.parametrize("seconds_per_image", [0.0, 1.0], ids=["on the loop", "in a thread"])
+def test_a_failing_call_fails_its_requests_and_no_later_one(
+    served: Served, test_digits: Digits, seconds_per_image: float
+) -> None:
+    served = replace(served, model=replace(served.model, seconds_per_image=seconds_per_image))
+
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 100, lambda _: None)
+        with pytest.raises(Exception, match="Unexpected input data type"):
+            await batcher.submit(test_digits[0][:2].astype(np.float32))
+        assert matches(await batcher.submit(test_digits[0][:2]), served, test_digits[0][:2])
+
+    run(work)

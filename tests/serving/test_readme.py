@@ -1,0 +1,40 @@
+"""The README's requests, pasted as they stand."""
+
+import json
+import re
+import subprocess
+
+from tests.processes import ROOT
+from tests.serving.conftest import Service
+
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[str]:
+    blocks: list[str] = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    return [block for block in blocks if "curl" in block]
+
+
+def run(command: str, service: Service, cwd: str) -> list[dict[str, float]]:
+    pasted = command.replace("http://localhost:3000", service.url.rstrip("/"))
+    assert pasted != command
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", pasted], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    answers: list[dict[str, float]] = json.loads(done.stdout)
+    return answers
+
+
+def test_raw_digits_out_of_the_bundled_file(service: Service) -> None:
+    answers = run(commands()[0], service, str(ROOT))
+    told = re.search(r"they are (\d), (\d) and (\d)", README)
+    assert told
+    assert [answer["digit"] for answer in answers] == [int(digit) for digit in told.groups()]
+
+
+def test_picture_file(service: Service, tmp_path, test_digits) -> None:
+    from PIL import Image
+
+    Image.fromarray(255 - test_digits[0][0]).resize((300, 300)).save(tmp_path / "digit.png")
+    (answer,) = run(commands()[1], service, str(tmp_path))
+    assert answer["digit"] == test_digits[1][0]
