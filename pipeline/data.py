@@ -205,10 +205,13 @@ def _read_bytes(path: Path) -> bytes:
 
 def _raw_folder(mnist_dir: Path) -> Path:
     raw = mnist_dir / "MNIST" / "raw"
-    if not raw.is_dir():
+    try:
+        if raw.is_dir():
+            return raw
         what = "holds no MNIST/raw/" if mnist_dir.is_dir() else "is not a folder"
-        raise DataError(f"MNIST_DIR={mnist_dir} {what}: set it to the folder in which MNIST/raw/ lies, or unset it.")
-    return raw
+    except PermissionError:
+        what = "may not be read"
+    raise DataError(f"MNIST_DIR={mnist_dir} {what}: set it to the folder in which MNIST/raw/ lies, or unset it.")
 
 
 def _is_complete(raw: Path) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from dataclasses import asdict
@@ -23,7 +24,12 @@ def code_digest() -> str:
 
 
 def git_commit() -> str:
-    """The commit of the working tree, with `-dirty` if files differ from it; `unknown` outside a checkout."""
+    """The commit of the working tree, with `-dirty` if files differ from it; `unknown` outside a checkout.
+
+    An image holds no checkout: its build writes the commit into the variable GIT_COMMIT.
+    """
+    if os.environ.get("GIT_COMMIT"):
+        return os.environ["GIT_COMMIT"]
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],  # noqa: S607

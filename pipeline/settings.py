@@ -141,6 +141,6 @@ def _refuse_unknown_variables() -> None:
     known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields}
     for name in os.environ:
         if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}."
             raise WrongSettingError(f"There is no setting {name}: {hint}")

@@ -69,7 +69,7 @@ def run(name: str, tags: dict[str, str]) -> Iterator[str]:
         logging.getLogger().addHandler(console)
         try:
             yield active.info.run_id
-        except BaseException as error:
+        except Exception as error:
             log.error("The run failed: %s", error)
             raise
         finally:
@@ -96,7 +96,7 @@ def log_dataset(dataset: DataSet) -> None:
             digits.images.numpy(),
             targets=digits.labels.numpy(),
             source=f"https://yann.lecun.org/exdb/mnist/#{dataset.name}",
-            name=f"MNIST ({dataset.name})",
+            name=f"MNIST-{dataset.name}-{context}",  # one name and digest would be one input
             digest=dataset.digest[:36],  # MLflow's limit
         )
         mlflow.log_input(source, context=context)

@@ -48,7 +48,8 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
         yield process
     finally:
         family = [process, *process.children(recursive=True)] if process.is_running() else []
-        process.terminate()
+        if family:
+            process.terminate()
         _, alive = psutil.wait_procs(family, timeout=20)
         for survivor in alive:
             survivor.kill()

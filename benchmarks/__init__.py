@@ -1,0 +1,1 @@
+"""Where the numbers in the documentation come from."""

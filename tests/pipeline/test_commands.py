@@ -1,0 +1,121 @@
+"""The command line as users call it, in a process of its own, with MLflow's embedded store."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.processes import ROOT, free_port, mlflow_server, running, wait_until
+
+DENSE = ["train", "--data", "tenth", "--recipe", "dense"]
+
+
+def pipeline(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_served(tmp_path: Path) -> None:
+    done = pipeline(*DENSE, "--state-dir", str(tmp_path / "var"))
+    assert done.returncode == 1  # the dense network does not reach the minimum
+    assert "There is no champion to serve: version 1 was not promoted, for it reads 9" in last_line(done)
+    assert {path.name for path in (tmp_path / "var").iterdir()} == {"mlflow.db", "artifacts"}
+    assert "Device: " in done.stderr
+    assert "dense, epoch 5/5: loss" in done.stderr
+    again = pipeline(*DENSE, "--state-dir", str(tmp_path / "var"))
+    assert again.returncode == 1
+    assert "not trained again" in again.stderr
+    assert "was not promoted" in last_line(again)
+    lower = pipeline("promote", "--data", "tenth", "--minimum-accuracy", "0.8", "--state-dir", str(tmp_path / "var"))
+    assert lower.returncode == 0
+    assert "Version 1 is champion" in last_line(lower)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (["train", "--recipe", "x"], {}, "there is no such recipe; there are: chapter, dense, default"),
+        (["train", "--device", "tpu"], {}, "PIPELINE_DEVICE (--device) cannot be 'tpu'"),
+        (["train"], {"PIPELINE_SED": "1"}, "There is no setting PIPELINE_SED: did you mean PIPELINE_SEED?"),
+        (["train"], {"MNIST_DIR": "/nowhere"}, "MNIST_DIR=/nowhere is not a folder"),
+        (["train", "--data", "full"], {"MNIST_DIR": "/nowhere"}, "set it to the folder in which MNIST/raw/ lies"),
+        (["fly"], {}, "invalid choice: 'fly'"),
+        ([], {}, "COMMAND"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(
+    arguments: list[str], environment: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    done = pipeline(*arguments, PIPELINE_STATE_DIR=str(tmp_path / "var"), **environment)
+    assert done.returncode == 2
+    assert told in last_line(done)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "var").exists()  # nothing was started
+
+
+def test_unreachable_mlflow_is_waited_for_and_then_told(tmp_path: Path) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    done = pipeline(
+        *DENSE,
+        MLFLOW_TRACKING_URI=uri,
+        PIPELINE_TRACKING_TIMEOUT="7",
+        PIPELINE_STATE_DIR=str(tmp_path),
+    )
+    assert done.returncode == 1
+    assert f"Waiting for the MLflow server at {uri}" in done.stderr
+    assert f"The MLflow server at {uri} did not answer within 7 s: start it, or correct" in last_line(done)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["export", "--to", "model.onnx"], ["promote", "--data", "tenth"], ["rollback"]])
+def test_commands_on_an_empty_registry_say_what_to_do(command: list[str], tmp_path: Path) -> None:
+    done = pipeline(*command, "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "python -m pipeline" in last_line(done)
+    assert "Traceback" not in done.stderr
+
+
+def test_status_of_an_empty_registry(tmp_path: Path) -> None:
+    done = pipeline("status", "--state-dir", str(tmp_path))
+    assert done.returncode == 0
+    assert done.stdout.strip() == "No version is registered yet: run `python -m pipeline train`."
+
+
+def test_docker_stop_ends_a_run_in_order(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "pipeline", "train", "--data", "tenth", "--state-dir", str(tmp_path / "var")]
+    with running(command, {}, log) as process:
+        wait_until(lambda: "dense, epoch 1/5" in log.read_text(), "the first epoch")
+        process.terminate()
+        assert process.wait(60) == 130
+    assert log.read_text().splitlines()[-1].endswith("Interrupted: nothing was registered.")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/var/mlflow.db")
+    (run,) = mlflow.search_runs(experiment_names=["digits"], output_format="list")
+    assert run.info.status == "FAILED"
+
+
+def test_mlflow_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "pipeline", "train", "--data", "tenth", "--state-dir", str(tmp_path)]
+    with ExitStack() as training:
+        with mlflow_server(tmp_path) as url:
+            environment = {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+            process = training.enter_context(running(command, environment, log))
+            wait_until(lambda: "dense, epoch 1/5" in log.read_text(), "the first epoch")
+        assert process.wait(120) == 1
+    assert "MLflow cannot go on: " in log.read_text().splitlines()[-1]

@@ -1,0 +1,126 @@
+import base64
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+from pipeline import evaluation, export
+from pipeline.data import DataSet, Digits
+from pipeline.export import ExportedNetwork, ParityError, check_contract, check_parity
+from pipeline.networks import NETWORKS, Network
+
+
+def metadata_of(file: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+
+
+def test_file_keeps_the_contract(model_file: Path) -> None:
+    graph = onnx.load(model_file, load_external_data=False).graph
+    described = {
+        value.name: (
+            value.type.tensor_type.elem_type,
+            [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim],
+        )
+        for value in [*graph.input, *graph.output]
+    }
+    assert described == {
+        "images": (TensorProto.UINT8, ["batch", 28, 28]),
+        "probabilities": (TensorProto.FLOAT, ["batch", 10]),
+        "conv1": (TensorProto.FLOAT, ["batch", 32, 28, 28]),
+        "conv2": (TensorProto.FLOAT, ["batch", 64, 14, 14]),
+    }
+    assert [path.name for path in model_file.parent.iterdir()] == ["model.onnx"]  # no external data
+    assert not any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer)
+
+
+def test_metadata_tells_all(model_file: Path, tenth: DataSet) -> None:
+    metadata = metadata_of(model_file)
+    assert metadata["contract"] == "1"
+    assert metadata["network"] == "MNISTConvNet"
+    assert metadata["parameters"] == "421642"
+    assert metadata["data_digest"] == tenth.digest
+    assert (metadata["mean"], metadata["std"]) == ("0.1307", "0.3081")
+    assert float(metadata["temperature"]) > 0
+    assert 0.9 < float(metadata["validation_accuracy"]) <= 1
+    assert metadata["created"].endswith("+00:00")
+
+
+def test_golden_batch_is_that_of_pytorch(model_file: Path, network: Network) -> None:
+    metadata = metadata_of(model_file)
+    images = np.frombuffer(base64.b64decode(metadata["golden_images"]), np.uint8).reshape(-1, 28, 28)
+    probabilities = np.frombuffer(base64.b64decode(metadata["golden_probabilities"]), "<f4").reshape(-1, 10)
+    exported = ExportedNetwork(network, float(metadata["temperature"])).eval()
+    with torch.inference_mode():
+        expected = exported(torch.from_numpy(images.copy()))[0].numpy()
+    np.testing.assert_array_equal(probabilities, expected)
+    assert len(images) == 20
+
+
+def test_file_and_network_agree(model_file: Path, network: Network, tenth: DataSet) -> None:
+    temperature = float(metadata_of(model_file)["temperature"])
+    test = tenth.read_test()
+    answers = export.predict(model_file, test)
+    judged = evaluation.evaluate(network, test)
+    np.testing.assert_allclose(answers, judged.probabilities(temperature).numpy(), atol=1e-4)
+    np.testing.assert_array_equal(answers.argmax(1), judged.logits.argmax(1))
+
+
+def test_dense_network_is_exported_without_maps(tenth: DataSet, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    few = Digits(tenth.train.images[:20], tenth.train.labels[:20])
+    export.export(NETWORKS["DenseNet"]().eval(), 1.0, {}, few, [few], file)
+    assert [value.name for value in onnx.load(file).graph.output] == ["probabilities"]
+
+
+def test_file_that_differs_from_the_network_is_refused(model_file: Path, network: Network, tenth: DataSet) -> None:
+    other = ExportedNetwork(NETWORKS["MNISTConvNet"](), 1.0).eval()
+    with pytest.raises(ParityError, match=r"at batch size 1, .* labels differ"):
+        check_parity(other, model_file, [tenth.validation])
+    colder = ExportedNetwork(network, float(metadata_of(model_file)["temperature"]) * 1.01).eval()
+    with pytest.raises(ParityError, match="0 of 500 labels differ, and probabilities by up to"):
+        check_parity(colder, model_file, [tenth.validation])
+
+
+def test_one_altered_weight_is_refused(model_file: Path, network: Network, tenth: DataSet, tmp_path: Path) -> None:
+    model = onnx.load(model_file)
+    weights = next(t for t in model.graph.initializer if list(t.dims) == [10, 128])
+    altered = numpy_helper.to_array(weights).copy()
+    altered[3, 5] += 0.05
+    weights.CopyFrom(numpy_helper.from_array(altered, weights.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    exported = ExportedNetwork(network, float(metadata_of(model_file)["temperature"])).eval()
+    with pytest.raises(ParityError):
+        check_parity(exported, tmp_path / "model.onnx", [tenth.validation])
+
+
+def test_refused_file_is_not_left_behind(
+    network: Network, tenth: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)  # nothing agrees any more
+    few = Digits(tenth.train.images[:20], tenth.train.labels[:20])
+    with pytest.raises(ParityError):
+        export.export(network, 1.0, {}, few, [few], tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_fixed_batch_is_refused(model_file: Path, tmp_path: Path) -> None:
+    model = onnx.load(model_file)
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    del model.graph.value_info[:]
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ParityError, match="the batch of `images` is fixed at 2"):
+        check_contract(tmp_path / "model.onnx")
+
+
+def test_what_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"a text")
+    with pytest.raises(ParityError, match="is not valid ONNX"):
+        check_contract(tmp_path / "model.onnx")
+
+
+def test_golden_digits_are_two_of_each_class(tenth: DataSet) -> None:
+    assert export.choose_golden(tenth.validation).labels.tolist() == sorted([*range(10)] * 2)

@@ -1,0 +1,188 @@
+"""The commands end to end, against a real MLflow server."""
+
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import onnx
+import pytest
+from mlflow.entities import Run
+from PIL import Image
+
+from pipeline import export, provenance, registry
+from pipeline.__main__ import main
+from pipeline.data import DataSet, Digits
+from pipeline.recipes import RECIPES
+from tests.conftest import QUICK
+
+TRAIN = ["train", "--data", "tenth", "--recipe", "quick", "--minimum-accuracy", "0.93"]
+
+
+@pytest.fixture(scope="module")
+def told() -> list[str]:
+    """What the commands of this module logged, in order."""
+    return []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trained(mlflow_url: str, tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterator[None]:
+    """One training in an empty registry; the tests below look at it, in their order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, QUICK.name, QUICK)
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_url)
+        patch.setenv("PIPELINE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        handler = logging.Handler()
+        handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+        logging.getLogger("pipeline").addHandler(handler)
+        logging.getLogger("pipeline").setLevel(logging.INFO)
+        assert main(TRAIN) == 0
+        yield
+        logging.getLogger("pipeline").removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def connected(
+    monkeypatch: pytest.MonkeyPatch, _own_environment: None, mlflow_url: str, tmp_path: Path, told: list[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url)
+    monkeypatch.setenv("PIPELINE_STATE_DIR", str(tmp_path))
+    mlflow.set_tracking_uri(mlflow_url)
+    told.clear()
+
+
+def runs() -> list[Run]:
+    return mlflow.search_runs(experiment_names=["digits"], output_format="list", order_by=["start_time ASC"])
+
+
+def artifact(run: Run, path: str) -> bytes:
+    return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path)).read_bytes()
+
+
+def champion() -> str:
+    version = registry.by_alias("champion")
+    assert version is not None
+    return version.version
+
+
+def test_dense_network_was_trained_first_and_the_gain_is_told() -> None:
+    dense, quick = runs()
+    assert (dense.data.tags["recipe"], quick.data.tags["recipe"]) == ("dense", "quick")
+    gain = quick.data.metrics["test_accuracy"] - dense.data.metrics["test_accuracy"]
+    assert quick.data.metrics["test_accuracy_over_dense"] == pytest.approx(gain)
+    assert gain > 0
+
+
+def test_run_tells_parameters_metrics_and_tags(tenth: DataSet) -> None:
+    run = runs()[1]
+    assert run.info.status == "FINISHED"
+    parameters, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    assert (parameters["seed"], parameters["recipe"], parameters["recipe.batch_size"]) == ("1", "quick", "64")
+    assert parameters["recipe.augmentation.rotation"] == "0.0"
+    assert metrics["parameters"] == 421_642
+    assert 0.9 < metrics["test_accuracy"] <= 1
+    assert metrics["test_calibration_error"] < 0.05
+    assert tags["data_digest"] == tenth.digest
+    assert tags["warning"].startswith("Trained on the bundled tenth")
+    assert tags["git_commit"] == provenance.git_commit()
+    assert tags["device"].split(" ")[0] in ("cpu", "cuda", "mps")
+    assert tags["version.torch"] == provenance.versions()["torch"]
+
+
+def test_metrics_of_epochs_and_steps_are_kept() -> None:
+    client, run_id = mlflow.MlflowClient(), runs()[1].info.run_id
+    for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate", "images_per_second"):
+        assert [metric.step for metric in client.get_metric_history(run_id, name)] == [1, 2, 3, 4, 5], name
+    assert [metric.step for metric in client.get_metric_history(run_id, "step_loss")] == list(range(50, 431, 50))
+
+
+def test_data_set_is_an_input_with_its_digest(tenth: DataSet) -> None:
+    inputs = runs()[1].inputs.dataset_inputs
+    assert {entry.tags[0].value for entry in inputs} == {"training", "validation"}
+    assert all(tenth.digest.startswith(entry.dataset.digest) for entry in inputs)
+
+
+def test_pictures_and_console_log_are_artifacts() -> None:
+    run = runs()[1]
+    for name in ("filters", "feature-maps", "training-curves", "confusion-matrix"):
+        assert Image.open(io.BytesIO(artifact(run, f"pictures/{name}.png"))).width == 1200
+    console = artifact(run, "console.log").decode()
+    assert "quick, epoch 5/5: loss" in console
+    assert "Exporting to ONNX" in console
+
+
+def test_model_has_signature_and_example_and_is_champion() -> None:
+    version = registry.get(1)
+    assert champion() == "1"
+    assert version.tags["promoted"] == "true"
+    assert version.tags["verdict"].endswith("and there was no champion")
+    info = mlflow.models.get_model_info("models:/digits@champion")
+    assert info.signature.inputs.input_names() == ["images"]
+    assert info.signature.outputs.input_names() == ["probabilities", "conv1", "conv2"]
+    assert info.saved_input_example_info is not None
+
+
+def test_registered_file_answers_as_pytorch_did(tenth: DataSet, tmp_path: Path) -> None:
+    file = registry.download(registry.get(1), tmp_path)
+    expected = np.load(io.BytesIO(artifact(runs()[1], "predictions/test.npz")))
+    answers = export.predict(file, tenth.read_test())
+    np.testing.assert_allclose(answers, expected["probabilities"], atol=1e-4)
+    np.testing.assert_array_equal(answers.argmax(1), expected["probabilities"].argmax(1))
+    np.testing.assert_array_equal(expected["labels"], tenth.read_test().labels.numpy())
+    assert [path.name for path in file.parent.iterdir() if "onnx" in path.name] == ["model.onnx"]
+
+
+def test_same_settings_data_and_code_are_not_trained_again(told: list[str]) -> None:
+    assert main(TRAIN) == 0
+    assert "gave version 1 already: not trained again" in told[-2]
+    assert told[-1].startswith("Champion: version 1 (quick, ")
+    assert len(runs()) == 2
+
+
+def test_export_writes_the_champion(tmp_path: Path, told: list[str], tenth: DataSet) -> None:
+    target = tmp_path / "some" / "model.onnx"
+    assert main(["export", "--to", str(target)]) == 0
+    assert told[-1].startswith(f"Version 1 is in {target} (")
+    assert onnx.load(target).graph.input[0].name == "images"
+    few = Digits(tenth.validation.images[:10], tenth.validation.labels[:10])
+    assert export.predict(target, few).shape == (10, 10)
+
+
+def test_worse_version_is_refused_and_the_champion_stays(told: list[str]) -> None:
+    assert main(["train", "--data", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.8"]) == 0
+    assert any("Version 2 is not promoted: it is worse than the champion" in line for line in told)
+    assert told[-1].startswith("Champion: version 1")
+    assert (champion(), registry.get(2).tags["promoted"]) == ("1", "false")
+
+
+def test_fresh_trains_again_and_rollback_goes_back_and_forth(told: list[str]) -> None:
+    before = len(runs())
+    assert main([*TRAIN, "--fresh"]) == 0
+    assert len(runs()) == before + 1
+    assert champion() == "3"  # the same weights lose no digit
+    assert "(0 won, 0 lost" in registry.get(3).tags["verdict"]
+    for expected in ("1", "3", "1"):
+        assert main(["rollback"]) == 0
+        assert champion() == expected
+    assert told[-1] == "Version 1 is champion again; version 3 is previous."
+
+
+def test_promote_judges_the_version_that_is_named(told: list[str]) -> None:
+    gate = ["--data", "tenth", "--minimum-accuracy", "0.8"]
+    assert main(["promote", "--version", "2", *gate]) == 1
+    assert told[-1] == "Version 2 did not pass the gate."
+    assert main(["promote", "--version", "3", *gate]) == 0
+    assert champion() == "3"
+    assert main(["promote", "--version", "99", *gate]) == 1
+    assert told[-1] == "digits has no version 99; there are: 1, 2, 3."
+
+
+def test_status_lists_the_versions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    assert main(["status"]) == 0
+    told = capsys.readouterr().out
+    assert "champion" in told
+    assert "previous" in told
+    assert "it is worse than the champion" in told

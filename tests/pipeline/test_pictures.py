@@ -1,0 +1,84 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pipeline import pictures
+from pipeline.data import DataSet
+from pipeline.evaluation import Evaluation, evaluate
+from pipeline.networks import MNISTConvNet, Network, normalise
+from pipeline.training import Epoch
+
+EPOCHS = [Epoch(n, 10 * n, [], 1 / n, 0.9 / n, 1 - 0.1 / n, 1e-3, 1000.0, 1.0) for n in (1, 2, 3)]
+
+
+def texts(figure: Figure) -> str:
+    found = [text.get_text() for text in figure.texts]
+    return " ".join(found + [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")])
+
+
+def rendered(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer)
+    return Image.open(buffer)
+
+
+@pytest.fixture
+def drawn(network: Network, tenth: DataSet) -> dict[str, Figure]:
+    assert isinstance(network, MNISTConvNet)
+    test = tenth.read_test()
+    with torch.inference_mode():
+        _, maps = network.examine(normalise(test.images[:1]))
+    return {
+        "filters": pictures.draw_filters(network.conv1.weight.detach()),
+        "feature-maps": pictures.draw_feature_maps(test.images[0], int(test.labels[0]), maps[0][0]),
+        "training-curves": pictures.draw_training_curves(EPOCHS),
+        "confusion-matrix": pictures.draw_confusion_matrix(evaluate(network, test)),
+    }
+
+
+def test_pictures_are_1200_pixels_wide_and_not_empty(drawn: dict[str, Figure]) -> None:
+    for name, figure in drawn.items():
+        picture = rendered(figure)
+        assert picture.width == 1200, name
+        assert np.asarray(picture.convert("L")).std() > 10, name
+
+
+def test_filters_stand_in_a_grid_of_4_by_8_the_strongest_first(drawn: dict[str, Figure], network: Network) -> None:
+    weights = network.get_parameter("conv1.weight").detach().squeeze(1)
+    grids = [axes.images[0].get_array() for axes in drawn["filters"].axes if axes.images][:32]
+    assert len(grids) == 32
+    norms = [float(np.linalg.norm(grid)) for grid in grids if grid is not None]
+    assert norms == sorted(norms, reverse=True)
+    assert norms[0] == pytest.approx(float(weights.flatten(1).norm(dim=1).max()), rel=1e-6)
+    limits = {axes.images[0].get_clim() for axes in drawn["filters"].axes[:32]}
+    assert len(limits) == 1  # a shared scale
+
+
+def test_feature_maps_are_eight_beside_the_digit(drawn: dict[str, Figure]) -> None:
+    titles = [axes.get_title(loc="left") for axes in drawn["feature-maps"].axes]
+    assert titles[0] == "the digit"
+    assert len(titles) == 9
+    assert all(title.startswith("filter ") for title in titles[1:])
+
+
+def test_confusion_matrix_counts() -> None:
+    logits = torch.eye(10)[torch.tensor([1, 7, 7])]
+    figure = pictures.draw_confusion_matrix(Evaluation(logits, torch.tensor([1, 1, 7])))
+    assert "1 of 3 test digits misread" in texts(figure)
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["1", "1", "1"]
+
+
+def test_a_network_without_a_mistake_can_be_drawn() -> None:
+    rendered(pictures.draw_confusion_matrix(Evaluation(torch.eye(10), torch.arange(10))))
+    perfect = [Epoch(1, 10, [], 0.1, 0.1, 1.0, 1e-3, 1000.0, 1.0)]
+    rendered(pictures.draw_training_curves(perfect))
+
+
+def test_each_picture_says_what_to_see(drawn: dict[str, Figure]) -> None:
+    for figure in drawn.values():
+        assert len(figure.texts) == 2
+        assert figure.texts[1].get_text().endswith(".")

@@ -1,0 +1,58 @@
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import provenance
+from pipeline.data import DataSet
+from pipeline.recipes import RECIPES
+
+RECIPE = RECIPES["default"]
+
+
+def test_fingerprint_stays_where_nothing_changes_and_changes_with_all_that_decides(tenth: DataSet) -> None:
+    one = provenance.fingerprint(RECIPE, 1, "cpu", tenth)
+    assert provenance.fingerprint(RECIPE, 1, "cpu", tenth) == one
+    others = [
+        provenance.fingerprint(replace(RECIPE, weight_decay=0.02), 1, "cpu", tenth),
+        provenance.fingerprint(RECIPE, 2, "cpu", tenth),
+        provenance.fingerprint(RECIPE, 1, "cuda", tenth),
+        provenance.fingerprint(RECIPE, 1, "cpu", replace(tenth, digest="0" * 64)),
+    ]
+    assert len({one, *others}) == 5
+
+
+def test_fingerprint_changes_with_the_code(tenth: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = provenance.fingerprint(RECIPE, 1, "cpu", tenth)
+    shutil.copytree(Path(provenance.__file__).parent, tmp_path / "pipeline", ignore=shutil.ignore_patterns("*.gz"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "pipeline" / "provenance.py"))
+    assert provenance.fingerprint(RECIPE, 1, "cpu", tenth) == before
+    with (tmp_path / "pipeline" / "training.py").open("a") as file:
+        file.write("# changed\n")
+    assert provenance.fingerprint(RECIPE, 1, "cpu", tenth) != before
+
+
+def test_git_commit_is_known_in_a_checkout_and_unknown_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    assert provenance.git_commit() == "unknown"
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", str(tmp_path)]
+    (tmp_path / "provenance.py").write_text("")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "a commit"], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", provenance.git_commit())
+    (tmp_path / "provenance.py").write_text("changed")
+    assert provenance.git_commit().endswith("-dirty")
+
+
+def test_git_commit_of_an_image_comes_from_its_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_COMMIT", "a" * 40)
+    assert provenance.git_commit() == "a" * 40
+
+
+def test_versions_name_what_decides() -> None:
+    assert provenance.versions()["torch"].startswith("2.")
+    assert set(provenance.versions()) == {"python", *provenance.PACKAGES}

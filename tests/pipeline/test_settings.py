@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import (
+    COMMAND_SETTINGS,
+    ExportSettings,
+    TrainSettings,
+    WrongSettingError,
+    read,
+)
+
+
+def train(*flags: str) -> TrainSettings:
+    return read(TrainSettings, list(flags), "train")
+
+
+def test_defaults_just_work() -> None:
+    settings = train()
+    assert (settings.recipe, settings.seed, settings.device, settings.data) == ("default", 1, "auto", "auto")
+    assert not settings.fresh
+
+
+def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_SEED", "2")
+    monkeypatch.setenv("PIPELINE_RECIPE", "dense")
+    monkeypatch.setenv("MNIST_DIR", "/digits")
+    settings = train("--seed", "3")
+    assert (settings.seed, settings.recipe, settings.mnist_dir) == (3, "dense", Path("/digits"))
+
+
+def test_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_FRESH", "")
+    monkeypatch.setenv("MNIST_DIR", "")
+    assert not train().fresh
+    assert train().mnist_dir is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("PIPELINE_RECIPE", "defualt", "PIPELINE_RECIPE (--recipe) cannot be 'defualt': there is no such recipe"),
+        ("PIPELINE_DEVICE", "tpu", "PIPELINE_DEVICE (--device) cannot be 'tpu': Input should be 'auto', 'cuda'"),
+        ("PIPELINE_DATA", "half", "PIPELINE_DATA (--data) cannot be 'half': Input should be 'auto', 'full' or 'tenth'"),
+        ("PIPELINE_SEED", "-1", "PIPELINE_SEED (--seed) cannot be '-1': Input should be greater than or equal to 0"),
+        ("PIPELINE_SEED", "one", "PIPELINE_SEED (--seed) cannot be 'one': Input should be a valid integer"),
+        ("PIPELINE_MINIMUM_ACCURACY", "98", "PIPELINE_MINIMUM_ACCURACY (--minimum-accuracy) cannot be '98'"),
+        ("PIPELINE_RECIPEE", "dense", "There is no setting PIPELINE_RECIPEE: did you mean PIPELINE_RECIPE?"),
+        ("PIPELINE_XYZZY", "1", "There is no setting PIPELINE_XYZZY: there are: MNIST_DIR, PIPELINE_DATA"),
+    ],
+)
+def test_wrong_setting_is_refused_by_name(
+    variable: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(WrongSettingError) as raised:
+        train()
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_unknown_flag_is_refused() -> None:
+    with pytest.raises(WrongSettingError, match="--bogus"):
+        train("--bogus", "1")
+
+
+def test_required_flag_is_asked_for() -> None:
+    with pytest.raises(WrongSettingError, match="--to is missing"):
+        read(ExportSettings, [], "export")
+    assert read(ExportSettings, ["--to", "model.onnx"], "export").to == Path("model.onnx")
+
+
+def test_help_tells_flag_meaning_default_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        train("--help")
+    assert exited.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--seed int Decides weights, order and augmentation. (default: 1) [env: PIPELINE_SEED]" in told
+    assert "chapter, dense, default" in told
+
+
+def test_every_field_has_a_description() -> None:
+    for kind in COMMAND_SETTINGS:
+        for name, field in kind.model_fields.items():
+            assert field.description, f"{kind.__name__}.{name}"

@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.data import DataSet, Digits
+from pipeline.evaluation import evaluate
+from pipeline.networks import NETWORKS
+from pipeline.recipes import RECIPES, Augmentation
+from pipeline.training import Epoch, TrainingError, choose_device, describe_device, distort, epochs_of, train
+from tests.conftest import QUICK
+
+CPU = torch.device("cpu")
+EVERYTHING = replace(  # each part of a recipe is switched on
+    QUICK, averaging=0.9, label_smoothing=0.05, weight_decay=0.01, augmentation=Augmentation(10, 0.1, 8, 2)
+)
+
+
+class Witness:
+    def __init__(self) -> None:
+        self.images, self.epochs = 0, list[Epoch]()
+
+    def step(self, images: int, loss: Tensor) -> None:
+        assert not loss.requires_grad
+        self.images += images
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+
+
+def test_network_learns_and_reports(tenth: DataSet) -> None:
+    witness = Witness()
+    network = train(QUICK, 2, tenth.train, tenth.validation, CPU, 1, [witness])
+    first, last = witness.epochs
+    assert witness.images == 2 * len(tenth.train)
+    assert (first.number, first.step, last.number, last.step) == (1, 86, 2, 172)
+    assert [step for step, _ in first.losses + last.losses] == [50, 100, 150]
+    assert last.train_loss < first.train_loss
+    assert last.learning_rate < first.learning_rate  # one cycle ends near zero
+    assert last.validation_accuracy > 0.93
+    assert evaluate(network, tenth.validation).accuracy() == last.validation_accuracy
+    assert not network.training
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(tenth: DataSet) -> None:
+    few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
+    one, same, other = (train(EVERYTHING, 1, few, tenth.validation, CPU, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not any(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_averaged_weights_lag_behind(tenth: DataSet) -> None:
+    few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
+    last = train(replace(EVERYTHING, averaging=0.0), 1, few, few, CPU, 1).state_dict()
+    slow = train(replace(EVERYTHING, averaging=0.99), 1, few, few, CPU, 1).state_dict()
+    torch.manual_seed(1)
+    start = NETWORKS[QUICK.network]().state_dict()
+    for name in last:
+        assert (slow[name] - start[name]).norm() < (last[name] - start[name]).norm()
+
+
+def test_loss_that_is_not_a_number_stops_training(tenth: DataSet) -> None:
+    with pytest.raises(TrainingError, match=r"not a number any more by step 86 \(epoch 1\)"):
+        train(replace(QUICK, learning_rate=1e30), 3, tenth.train, tenth.validation, CPU, 1)
+
+
+def test_recipes_have_more_epochs_on_the_tenth_only_where_told() -> None:
+    assert (epochs_of(RECIPES["default"], tenth=False), epochs_of(RECIPES["default"], tenth=True)) == (8, 40)
+    assert (epochs_of(RECIPES["chapter"], tenth=False), epochs_of(RECIPES["chapter"], tenth=True)) == (5, 5)
+
+
+def test_device_is_chosen_or_refused() -> None:
+    assert choose_device("cpu") == CPU
+    assert describe_device(CPU).startswith("cpu (")
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(TrainingError, match=f"There is no {missing} device here: set PIPELINE_DEVICE to auto"):
+        choose_device(missing)
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
+def test_cpu_is_chosen_where_there_is_no_gpu() -> None:
+    assert choose_device("auto") == CPU
+
+
+class TestDistort:
+    def test_without_bounds_nothing_moves(self, tenth: DataSet) -> None:
+        images = tenth.train.images[:64].float()
+        torch.testing.assert_close(distort(images, Augmentation(), torch.Generator()), images, atol=1e-2, rtol=0)
+
+    def test_shift_moves_ink_by_at_most_so_many_pixels(self) -> None:
+        dots = torch.zeros(500, 28, 28)
+        dots[:, 14, 14] = 255.0
+        moved = distort(dots, Augmentation(shift=3), torch.Generator().manual_seed(0))
+        rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+        ink = moved.sum(dim=(1, 2))
+        for axis in (rows, columns):
+            offset = (moved * axis).sum(dim=(1, 2)) / ink - 14
+            assert 2.5 < offset.abs().max() <= 3.01
+            assert abs(offset.mean()) < 0.3
+
+    def test_scale_changes_the_area(self) -> None:
+        squares = torch.zeros(500, 28, 28)
+        squares[:, 8:20, 8:20] = 255.0
+        area = distort(squares, Augmentation(scale=0.2), torch.Generator().manual_seed(0)).sum(dim=(1, 2)) / 255
+        assert 0.8**2 * 144 - 1 < area.min() < 105
+        assert 190 < area.max() < 1.2**2 * 144 + 4  # edges are smoothed
+
+    def test_rotation_keeps_the_area_and_turns(self) -> None:
+        bars = torch.zeros(200, 28, 28)
+        bars[:, 6:22, 13:15] = 255.0
+        turned = distort(bars, Augmentation(rotation=30), torch.Generator().manual_seed(0))
+        assert ((turned.sum(dim=(1, 2)) / 255 - 32).abs() < 2).all()
+        leaning = turned[:, 6:10, :13].sum(dim=(1, 2)) - turned[:, 6:10, 15:].sum(dim=(1, 2))
+        assert (leaning > 255).any()
+        assert (leaning < -255).any()
+
+    def test_each_digit_goes_its_own_way_and_the_generator_decides(self, tenth: DataSet) -> None:
+        same = tenth.train.images[:1].float().expand(8, 28, 28)
+        bounds = Augmentation(10, 0.1, 8, 2)
+        once, again = (distort(same, bounds, torch.Generator().manual_seed(1)) for _ in range(2))
+        assert torch.equal(once, again)
+        assert len({image.numpy().tobytes() for image in once}) == 8
+
+
+@pytest.mark.full
+def test_default_on_the_tenth_reads_99_percent_of_the_full_test_set(full_mnist: DataSet, tenth: DataSet) -> None:
+    recipe = RECIPES["default"]
+    network = train(recipe, epochs_of(recipe, tenth=True), tenth.train, tenth.validation, CPU, 1)
+    assert evaluate(network, full_mnist.read_test()).accuracy() >= 0.99

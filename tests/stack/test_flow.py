@@ -1,0 +1,163 @@
+"""`docker compose up`, from nothing to ten thousand answers, on a real engine."""
+
+import io
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from .compose import docker, wait_for
+
+pytestmark = pytest.mark.stack
+
+MEGABYTE = 1_000_000
+PICTURES = {"filters.png", "feature-maps.png", "training-curves.png", "confusion-matrix.png"}
+
+
+@pytest.fixture(scope="module")
+def answers(stack, test_digits):
+    """The service's answer for each of the 10,000 test digits, asked 1,000 at a time."""
+    images, _ = test_digits
+    answered = []
+    with httpx.Client(base_url=stack.service, timeout=60) as client:
+        for start in range(0, len(images), 1000):
+            body = images[start : start + 1000].tobytes()
+            response = client.post("/predict/raw", content=body, headers={"Content-Type": "application/octet-stream"})
+            assert response.status_code == 200, response.text
+            assert response.headers["X-Model-Version"]
+            answered += response.json()
+    return answered
+
+
+def served_run(stack) -> str:
+    return httpx.get(f"{stack.service}/model").raise_for_status().json()["run_id"]
+
+
+def artifact(stack, path: str) -> bytes:
+    query = {"run_id": served_run(stack), "path": path}
+    return httpx.get(f"{stack.tracking}/get-artifact", params=query, timeout=60).raise_for_status().content
+
+
+def test_ninety_nine_of_a_hundred_test_digits_are_right(answers, test_digits):
+    _, labels = test_digits
+    right = np.array([answer["digit"] for answer in answers]) == labels
+    assert len(right) == 10_000
+    assert right.mean() >= 0.99
+
+
+def test_the_service_answers_what_torch_answered(stack, answers):
+    torch = np.load(io.BytesIO(artifact(stack, "predictions/test.npz")))
+    served = np.array([answer["probabilities"] for answer in answers])
+    assert served.shape == torch["probabilities"].shape == (10_000, 10)
+    np.testing.assert_allclose(served, torch["probabilities"], rtol=0, atol=1e-4)
+    assert [answer["digit"] for answer in answers] == torch["probabilities"].argmax(axis=1).tolist()
+
+
+def test_the_server_lists_the_run_with_its_pictures(stack):
+    assert served_run(stack) in {run["info"]["run_id"] for run in stack.runs()}
+    listed = httpx.get(
+        f"{stack.tracking}/api/2.0/mlflow/artifacts/list",
+        params={"run_id": served_run(stack), "path": "pictures"},
+    )
+    names = {Path(file["path"]).name for file in listed.raise_for_status().json()["files"]}
+    assert names >= PICTURES
+    for name in PICTURES:
+        assert artifact(stack, f"pictures/{name}").startswith(b"\x89PNG"), name
+
+
+def test_mlflow_answers_only_to_names_that_it_knows(stack):
+    refused = httpx.post(
+        f"{stack.tracking}/api/2.0/mlflow/experiments/search", json={}, headers={"Host": "elsewhere:5000"}
+    )
+    assert refused.status_code == 403
+
+
+@pytest.mark.parametrize("service", ["mlflow", "train", "serve"])
+def test_a_container_has_no_rights_that_it_does_not_need(stack, service):
+    container = stack.inspect(service)
+    host = container["HostConfig"]
+    assert container["Config"]["User"] == "10001:10001"
+    assert host["ReadonlyRootfs"]
+    assert host["Init"]
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    published = [port for ports in host["PortBindings"].values() for port in ports]
+    assert {port["HostIp"] for port in published} <= {"127.0.0.1"}
+    if service != "train":  # which has ended
+        assert docker("exec", container["Id"], "id", "-u").strip() == "10001"
+        with pytest.raises(subprocess.CalledProcessError):
+            docker("exec", container["Id"], "touch", "/opt/venv/written")
+        wait_for(lambda: stack.inspect(service)["State"]["Health"]["Status"] == "healthy", 60, "it is healthy")
+
+
+def test_the_serve_image_is_small_and_has_neither_torch_nor_mlflow(stack):
+    image = stack.inspect("serve")["Image"]
+    base = os.environ.get("BASE_IMAGE", "python:3.13-slim")
+    over_base = int(docker("inspect", "-f", "{{.Size}}", image)) - int(docker("inspect", "-f", "{{.Size}}", base))
+    assert over_base <= 320 * MEGABYTE
+    listing = "from importlib.metadata import distributions as all; print([each.name for each in all()])"
+    installed = docker("run", "--rm", "--network", "none", image, "python", "-c", listing)
+    assert "'mlflow-skinny'" in installed
+    assert "'torch'" not in installed
+    assert "'mlflow'" not in installed
+
+
+def test_mlflow_and_the_service_are_small_at_rest(stack, answers):
+    time.sleep(5)  # what the last request still holds is given back
+    containers = [stack.container(service) for service in ("mlflow", "serve")]
+    usage = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", *containers)
+    used = [in_bytes(line.split("/")[0].strip()) for line in usage.splitlines()]
+    assert len(used) == 2
+    assert sum(used) < 900 * MEGABYTE
+
+
+def in_bytes(text: str) -> float:
+    """Docker's `123.4MiB` as a number."""
+    units = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "kB": 1000, "B": 1}
+    unit = next(unit for unit in units if text.endswith(unit))
+    return float(text.removesuffix(unit)) * units[unit]
+
+
+def test_a_second_up_does_not_train_again(stack):
+    before = stack.runs()
+    said = stack.log("train")
+    stack.up()
+    assert stack.inspect("train")["State"]["ExitCode"] == 0
+    news = stack.log("train").removeprefix(said).strip().splitlines()
+    assert len(news) <= 5, news  # a reason, not a training
+    assert "champion" in news[-1].lower()
+    assert [run["info"]["run_id"] for run in stack.runs()] == [run["info"]["run_id"] for run in before]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700], ids=["empty", "not readable"])
+def test_a_wrong_folder_is_named_before_anything_is_trained(stack, tmp_path, mode):
+    tmp_path.chmod(mode)  # the user in the container is not the owner
+    ended = stack.compose("run", "--rm", "--no-deps", "train", check=False, MNIST_DIR=str(tmp_path))
+    assert ended.returncode == 2, ended.stderr
+    assert "MNIST_DIR" in (ended.stdout + ended.stderr).strip().splitlines()[-1]
+
+
+def test_down_keeps_the_model_and_the_next_up_serves_it(stack, test_digits):
+    version = httpx.get(f"{stack.service}/model").json()["version"]
+    stack.compose("down", "--timeout", "30")
+    stack.up(timeout=120)  # too short for training
+    assert httpx.get(f"{stack.service}/model").json()["version"] == version
+    images, labels = test_digits
+    answer = httpx.post(f"{stack.service}/predict/raw", content=images[0].tobytes()).raise_for_status()
+    assert answer.json()[0]["digit"] == labels[0]
+
+
+def test_nothing_is_served_when_no_model_is_good_enough(another_stack):
+    stack = another_stack(PIPELINE_DATA="tenth", PIPELINE_RECIPE="dense", PIPELINE_MINIMUM_ACCURACY="1.0")
+    failed = stack.compose("up", "--detach", check=False, timeout=600)
+    assert failed.returncode != 0
+    assert stack.inspect("train")["State"]["ExitCode"] != 0
+    assert stack.inspect("serve")["State"]["Status"] == "created"
+    last = stack.log("train").strip().splitlines()[-1]
+    assert "no champion" in last, last
+    assert "100.00%" in last, last
