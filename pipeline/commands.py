@@ -15,7 +15,7 @@ from pipeline import data, flow, registry, tracking
 from pipeline.data import DataSet, Digits
 from pipeline.export import check_contract, predict
 from pipeline.recipes import RECIPES
-from pipeline.registry import CHAMPION, PREVIOUS, RegistryError
+from pipeline.registry import CHAMPION, PREVIOUS, RegistryError, number
 from pipeline.settings import ExportSettings, GateSettings, PromoteSettings, Settings, TrainSettings
 from pipeline.training import choose_device, describe_device
 
@@ -33,7 +33,7 @@ def train(settings: TrainSettings) -> None:
     if known and not settings.fresh:
         log.info(
             "These settings, data and code gave version %s already: not trained again (--fresh does).",
-            known.version,
+            number(known),
         )
         if known.tags.get("verdict"):
             _require_champion(known)
@@ -54,7 +54,7 @@ def export(settings: ExportSettings) -> None:
         check_contract(file)
         settings.to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, settings.to)
-    log.info("Version %s is in %s (%s bytes).", version.version, settings.to, f"{settings.to.stat().st_size:,}")
+    log.info("Version %s is in %s (%s bytes).", number(version), settings.to, f"{settings.to.stat().st_size:,}")
 
 
 def promote(settings: PromoteSettings) -> None:
@@ -67,15 +67,15 @@ def promote(settings: PromoteSettings) -> None:
     version = registry.get(settings.version) if settings.version else newest[0]
     _judge(version, dataset, settings)
     champion = registry.by_alias(CHAMPION)
-    if champion is None or champion.version != version.version:
-        raise RegistryError(f"Version {version.version} did not pass the gate.")
+    if champion is None or number(champion) != number(version):
+        raise RegistryError(f"Version {number(version)} did not pass the gate.")
 
 
 def rollback(settings: Settings) -> None:
     """Serve the previous champion again."""
     tracking.connect(settings.state_dir, settings.tracking_timeout)
     champion, former = registry.rollback()
-    log.info("Version %s is champion again; version %s is previous.", champion.version, former.version)
+    log.info("Version %s is champion again; version %s is previous.", number(champion), number(former))
 
 
 def status(settings: Settings) -> None:
@@ -86,10 +86,10 @@ def status(settings: Settings) -> None:
     for heading in ("version", "alias", "recipe", "data", "validation", "test", "why"):
         table.add_column(heading, overflow="fold")
     for version in registry.versions_of_model():
-        names = [alias for alias, at in aliases.items() if at and at.version == version.version]
+        names = [alias for alias, at in aliases.items() if at and number(at) == number(version)]
         tags = version.tags
         table.add_row(
-            version.version, ", ".join(names), tags.get("recipe"), tags.get("data"),
+            str(number(version)), ", ".join(names), tags.get("recipe"), tags.get("data"),
             *(f"{float(tags[key]):.2%}" if key in tags else "?" for key in ("validation_accuracy", "test_accuracy")),
             tags.get("verdict", "not judged"),
         )  # fmt: skip
@@ -102,7 +102,7 @@ def _load(settings: GateSettings) -> DataSet:
 
 def _judge(version: ModelVersion, dataset: DataSet, settings: GateSettings) -> None:
     champion = registry.by_alias(CHAMPION)
-    rival = champion if champion and champion.version != version.version else None
+    rival = champion if champion and number(champion) != number(version) else None
     verdict = registry.may_replace(version, rival) or registry.judge(
         _right(version, dataset.validation),
         _right(rival, dataset.validation) if rival else None,
@@ -122,9 +122,9 @@ def _right(version: ModelVersion, digits: Digits) -> NDArray[np.bool_]:
 def _require_champion(version: ModelVersion) -> None:
     champion = registry.by_alias(CHAMPION)
     if champion is None:
-        why = registry.get(int(version.version)).tags.get("verdict")
-        raise RegistryError(f"There is no champion to serve: version {version.version} was not promoted, for {why}.")
+        why = registry.get(number(version)).tags.get("verdict")
+        raise RegistryError(f"There is no champion to serve: version {number(version)} was not promoted, for {why}.")
     log.info(
         "Champion: version %s (%s, %.2f %% on the test digits).",
-        champion.version, champion.tags.get("recipe"), 100 * float(champion.tags.get("test_accuracy", "nan")),
+        number(champion), champion.tags.get("recipe"), 100 * float(champion.tags.get("test_accuracy", "nan")),
     )  # fmt: skip

@@ -63,12 +63,17 @@ def register(file: Path, example: NDArray[np.uint8]) -> ModelVersion:
 def find(fingerprint: str) -> ModelVersion | None:
     """The newest version that the same settings, data and code gave, if there is one."""
     found = mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}' and tags.fingerprint = '{fingerprint}'")
-    return max(found, key=_number, default=None)
+    return max(found, key=number, default=None)
 
 
 def versions_of_model() -> list[ModelVersion]:
     """All versions, the newest first."""
-    return sorted(mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}'"), key=_number, reverse=True)
+    return sorted(mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}'"), key=number, reverse=True)
+
+
+def number(version: ModelVersion) -> int:
+    """A version's number: MLflow's server gives it as a text, its embedded store as a number."""
+    return int(version.version)
 
 
 def get(version: int) -> ModelVersion:
@@ -80,7 +85,7 @@ def get(version: int) -> ModelVersion:
     try:
         return mlflow.MlflowClient().get_model_version(MODEL, str(version))
     except MlflowException:
-        there = ", ".join(v.version for v in reversed(versions_of_model())) or "none"
+        there = ", ".join(str(number(each)) for each in reversed(versions_of_model())) or "none"
         raise RegistryError(f"{MODEL} has no version {version}; there are: {there}.") from None
 
 
@@ -96,7 +101,7 @@ def by_alias(alias: str) -> ModelVersion | None:
 
 def download(version: ModelVersion, folder: Path) -> Path:
     """Fetch a version's ONNX file into `folder`."""
-    got = mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{version.version}", dst_path=str(folder))
+    got = mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{number(version)}", dst_path=str(folder))
     return Path(got) / "model.onnx"
 
 
@@ -147,16 +152,16 @@ def may_replace(candidate: ModelVersion, champion: ModelVersion | None) -> Verdi
 
 def record(candidate: ModelVersion, verdict: Verdict, champion: ModelVersion | None) -> None:
     """Write a verdict into the candidate's tags, and move the aliases if it is promoted."""
-    client = mlflow.MlflowClient()
-    client.set_model_version_tag(MODEL, candidate.version, "promoted", str(verdict.promoted).lower())
-    client.set_model_version_tag(MODEL, candidate.version, "verdict", verdict.reason)
+    client, version = mlflow.MlflowClient(), str(number(candidate))
+    client.set_model_version_tag(MODEL, version, "promoted", str(verdict.promoted).lower())
+    client.set_model_version_tag(MODEL, version, "verdict", verdict.reason)
     if not verdict.promoted:
-        log.info("Version %s is not promoted: %s.", candidate.version, verdict.reason)
+        log.info("Version %s is not promoted: %s.", version, verdict.reason)
         return
-    if champion and champion.version != candidate.version:
-        client.set_registered_model_alias(MODEL, PREVIOUS, champion.version)
-    client.set_registered_model_alias(MODEL, CHAMPION, candidate.version)
-    log.info("Version %s is champion: %s.", candidate.version, verdict.reason)
+    if champion and number(champion) != number(candidate):
+        client.set_registered_model_alias(MODEL, PREVIOUS, str(number(champion)))
+    client.set_registered_model_alias(MODEL, CHAMPION, version)
+    log.info("Version %s is champion: %s.", version, verdict.reason)
 
 
 def rollback() -> tuple[ModelVersion, ModelVersion]:
@@ -172,13 +177,9 @@ def rollback() -> tuple[ModelVersion, ModelVersion]:
     if champion is None or previous is None:
         raise RegistryError(f"{MODEL} has no previous version to go back to; see `python -m pipeline status`.")
     client = mlflow.MlflowClient()
-    client.set_registered_model_alias(MODEL, CHAMPION, previous.version)
-    client.set_registered_model_alias(MODEL, PREVIOUS, champion.version)
+    client.set_registered_model_alias(MODEL, CHAMPION, str(number(previous)))
+    client.set_registered_model_alias(MODEL, PREVIOUS, str(number(champion)))
     return previous, champion
-
-
-def _number(version: ModelVersion) -> int:
-    return int(version.version)
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:

@@ -44,6 +44,9 @@ def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_
     lower = pipeline("promote", "--data", "tenth", "--minimum-accuracy", "0.8", "--state-dir", str(tmp_path / "var"))
     assert lower.returncode == 0
     assert "Version 1 is champion" in last_line(lower)
+    status = pipeline("status", "--state-dir", str(tmp_path / "var"))
+    assert status.returncode == 0
+    assert "champion" in status.stdout
 
 
 @pytest.mark.parametrize(

@@ -48,3 +48,13 @@ def test_evaluation_leaves_the_network_as_it_was(network: Network, tenth: DataSe
     network.eval()
     evaluate(network, tenth.validation)
     assert not network.training
+
+
+def test_calibration_error_does_not_set_off_one_confidence_against_another() -> None:
+    # ten answers 80 % sure with six right, ten 60 % sure with eight right: on the whole as sure as right
+    probabilities = torch.cat([torch.full((10, 10), 0.2 / 9), torch.full((10, 10), 0.4 / 9)])
+    probabilities[:10, 0], probabilities[10:, 0] = 0.8, 0.6
+    labels = torch.tensor([0] * 6 + [1] * 4 + [0] * 8 + [1] * 2)
+    judged = Evaluation(probabilities.log(), labels)
+    assert judged.calibration_error() == pytest.approx(0.2, abs=1e-6)
+    assert judged.calibration_error(bins=1) == pytest.approx(0.0, abs=1e-6)

@@ -64,7 +64,7 @@ def artifact(run: Run, path: str) -> bytes:
 def champion() -> str:
     version = registry.by_alias("champion")
     assert version is not None
-    return version.version
+    return str(registry.number(version))
 
 
 def test_dense_network_was_trained_first_and_the_gain_is_told() -> None:

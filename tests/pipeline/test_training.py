@@ -50,6 +50,14 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(tenth: DataSet
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_seed_decides_the_order_too(tenth: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
+    seed_weights = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda _: seed_weights(0))  # the same weights at the start
+    one, other = (train(QUICK, 1, few, few, CPU, seed).state_dict() for seed in (1, 2))
+    assert not any(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_averaged_weights_lag_behind(tenth: DataSet) -> None:
     few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
     last = train(replace(EVERYTHING, averaging=0.0), 1, few, few, CPU, 1).state_dict()
