@@ -14,7 +14,7 @@ from rich.table import Table
 from pipeline import data, flow, registry, tracking
 from pipeline.data import DataSet, Digits
 from pipeline.export import check_contract, predict
-from pipeline.recipes import RECIPES
+from pipeline.recipes import find
 from pipeline.registry import CHAMPION, PREVIOUS, RegistryError, number
 from pipeline.settings import ExportSettings, GateSettings, PromoteSettings, Settings, TrainSettings
 from pipeline.training import choose_device, describe_device
@@ -28,7 +28,7 @@ def train(settings: TrainSettings) -> None:
     device = choose_device(settings.device)
     log.info("Device: %s.", describe_device(device))
     tracking.connect(settings.state_dir, settings.tracking_timeout)
-    recipe = RECIPES[settings.recipe]
+    recipe = find(settings.recipe)
     known = registry.find(flow.fingerprint(recipe, settings, dataset, device))
     if known and not settings.fresh:
         log.info(

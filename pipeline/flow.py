@@ -145,7 +145,7 @@ def _log_pictures(learned: Learned) -> None:
     with torch.inference_mode():
         _, maps = learned.network.examine(normalise(digit))
     if maps:
-        drawn["filters"] = pictures.draw_filters(learned.network.get_parameter("conv1.weight").detach())
+        drawn["filters"] = pictures.draw_filters(learned.network.get_parameter("convolutions.0.weight").detach())
         drawn["feature-maps"] = pictures.draw_feature_maps(digit[0], label, maps[0][0])
     for name, figure in drawn.items():
         mlflow.log_figure(figure, f"pictures/{name}.png")

@@ -5,11 +5,14 @@ first: both orders give the same numbers, since max pooling and ReLU commute, an
 work.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pipeline.recipes import Architecture
 
 MEAN, STANDARD_DEVIATION = 0.1307, 0.3081  # of MNIST's training pixels, in [0, 1]
 
@@ -28,7 +31,9 @@ def normalise(images: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """What training and export need of a network: logits, and the feature maps behind them."""
+    """What training, export and pictures need of a network: logits, and the feature maps behind them."""
+
+    convolutions: nn.ModuleList
 
     def examine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits float32 [n, 10], and for each convolution its feature maps float32 [n, channels, height, width]."""
@@ -36,33 +41,44 @@ class Network(nn.Module):
 
 
 class MNISTConvNet(Network):
-    """The chapter's network: two convolutions with pooling, then two linear layers; 421,642 parameters.
+    """The chapter's network: convolutions, each with ReLU and pooling, then two linear layers; 421,642 parameters.
 
     Source: the chapter "Convolutional Neural Networks" that the project starts from, which counts its parameters
-    as about 77,000; 3136 x 128 in the first linear layer alone are 401,408.
+    as about 77,000; 3136 x 128 in the first linear layer alone are 401,408. The arguments are its exercises.
+
+    Args:
+        filters: of each convolution; each halves the picture's side by pooling.
+        kernel_size: side of a filter in pixels, odd, so that padding keeps the picture's size.
+        dropout: share of the hidden units that is left out of each training step (Srivastava et al., 2014).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, filters: Sequence[int] = (32, 64), kernel_size: int = 3, dropout: float = 0.0) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
-        self.hidden = nn.Linear(64 * 7 * 7, 128)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2)
+            for inputs, outputs in pairwise([1, *filters])
+        )
+        side = 28 // 2 ** len(filters)
+        self.hidden = nn.Linear(filters[-1] * side * side, 128)
+        self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(128, 10)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Float32 [n, 1, 28, 28], normalised, to logits float32 [n, 10]."""
-        pooled = functional.relu(functional.max_pool2d(self.conv1(pixels), 2))
-        pooled = functional.relu(functional.max_pool2d(self.conv2(pooled), 2))
-        return self._classify(pooled)
+        for convolution in self.convolutions:
+            pixels = functional.relu(functional.max_pool2d(convolution(pixels), 2))
+        return self._classify(pixels)
 
     def examine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As `forward`, with the feature maps [n, 32, 28, 28] and [n, 64, 14, 14]."""
-        first = functional.relu(self.conv1(pixels))
-        second = functional.relu(self.conv2(functional.max_pool2d(first, 2)))
-        return self._classify(functional.max_pool2d(second, 2)), [first, second]
+        """As `forward`, with the feature maps; for the chapter's filters [n, 32, 28, 28] and [n, 64, 14, 14]."""
+        maps: list[Tensor] = []
+        for convolution in self.convolutions:
+            maps.append(functional.relu(convolution(pixels)))
+            pixels = functional.max_pool2d(maps[-1], 2)
+        return self._classify(pixels), maps
 
-    def _classify(self, maps: Tensor) -> Tensor:
-        logits: Tensor = self.output(functional.relu(self.hidden(maps.flatten(1))))
+    def _classify(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.output(self.dropout(functional.relu(self.hidden(pixels.flatten(1)))))
         return logits
 
 
@@ -71,6 +87,7 @@ class DenseNet(Network):
 
     def __init__(self) -> None:
         super().__init__()
+        self.convolutions = nn.ModuleList()
         self.hidden = nn.Linear(28 * 28, 128)
         self.output = nn.Linear(128, 10)
 
@@ -84,7 +101,11 @@ class DenseNet(Network):
         return self(pixels), []
 
 
-NETWORKS: dict[str, Callable[[], Network]] = {"MNISTConvNet": MNISTConvNet, "DenseNet": DenseNet}
+def build(architecture: Architecture) -> Network:
+    """The network that a recipe describes, with the weights that torch's random state gives it."""
+    if architecture.name == "DenseNet":
+        return DenseNet()
+    return MNISTConvNet(architecture.filters, architecture.kernel_size, architecture.dropout)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from pipeline import PipelineError
-from pipeline.recipes import RECIPES
+from pipeline.recipes import RECIPES, RecipeError, find
 
 PREFIX = "PIPELINE_"
 Kind = TypeVar("Kind", bound="Settings")
@@ -74,7 +74,7 @@ class GateSettings(Settings):
 class TrainSettings(GateSettings):
     """How to train."""
 
-    recipe: str = Field("default", description=f"What to train: {', '.join(RECIPES)}.")
+    recipe: str = Field("default", description=f"What to train: {', '.join(RECIPES)}, or a TOML file of your own.")
     seed: int = Field(1, ge=0, lt=2**32, description="Decides weights, order and augmentation.")
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(
         "auto", description="Where to train; `auto` takes the first that is there, in this order."
@@ -84,8 +84,10 @@ class TrainSettings(GateSettings):
     @field_validator("recipe")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in RECIPES:
-            raise ValueError(f"there is no such recipe; there are: {', '.join(RECIPES)}")
+        try:
+            find(name)
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
         return name
 
 

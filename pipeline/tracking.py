@@ -80,13 +80,13 @@ def run(name: str, tags: dict[str, str]) -> Iterator[str]:
 
 def log_parameters(recipe: Recipe, settings: dict[str, object]) -> None:
     """Log all that was chosen: the settings, and each field of the recipe as `recipe.<field>`."""
-    fields = asdict(recipe)
-    augmentation = fields.pop("augmentation")
-    mlflow.log_params(
-        settings
-        | {f"recipe.{name}": value for name, value in fields.items()}
-        | {f"recipe.augmentation.{name}": value for name, value in augmentation.items()}
-    )
+    parameters = dict(settings)
+    for name, value in asdict(recipe).items():
+        if isinstance(value, dict):
+            parameters |= {f"recipe.{name}.{part}": of_part for part, of_part in value.items()}
+        else:
+            parameters[f"recipe.{name}"] = value
+    mlflow.log_params(parameters)
 
 
 def log_dataset(dataset: DataSet) -> None:

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pipeline import PipelineError
 from pipeline.data import Digits
 from pipeline.evaluation import evaluate
-from pipeline.networks import NETWORKS, Network, normalise
+from pipeline.networks import Network, build, normalise
 from pipeline.recipes import Augmentation, Recipe
 
 LOSS_EVERY = 50  # steps between two losses that are kept
@@ -105,12 +105,14 @@ def train(
         The network on the CPU, in evaluation mode; with the averaged weights where the recipe averages.
 
     Raises:
-        TrainingError: the loss is not a number any more.
+        TrainingError: a batch is larger than the data, or the loss is not a number any more.
     """
     torch.manual_seed(seed)
     digits, validation = digits.to(device), validation.to(device)
-    network = NETWORKS[recipe.network]().to(device).to(memory_format=torch.channels_last)
+    network = build(recipe.network).to(device).to(memory_format=torch.channels_last)
     batch_size = recipe.batch_size if device.type == "cpu" else recipe.batch_size_on_gpu
+    if batch_size > len(digits):
+        raise TrainingError(f"A batch of {batch_size} is larger than the {len(digits)} digits: lower the batch size.")
     steps = math.ceil(len(digits) / batch_size)
     optimizer, schedule = _optimization(recipe, network, steps * epochs, device)
     average = _average(recipe, network)

@@ -7,6 +7,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from pipeline.__main__ import COMMANDS
+from pipeline.recipes import RECIPES, find
 from pipeline.settings import COMMAND_SETTINGS, variable
 from serving.settings import Settings as ServingSettings
 
@@ -38,6 +39,16 @@ def test_readme_lists_every_setting_as_the_code_describes_it(name: str, kinds: t
 def test_readme_lists_every_command_as_help_does() -> None:
     rows = [f"| `python -m pipeline {name}` | {does} |" for name, (_, does) in COMMANDS.items()]
     assert [line for line in README.splitlines() if line.startswith("| `python -m pipeline")] == rows
+
+
+def test_readme_lists_every_recipe_and_its_own_one_works(tmp_path: Path) -> None:
+    rows = [f"| `{recipe.name}` | {recipe.about} |" for recipe in RECIPES.values()]
+    section = README[README.index("## Recipes") : README.index("## Requests")]
+    assert [line for line in section.splitlines() if line.startswith("| `") and "--recipe" not in line] == rows
+    example = re.search(r"```toml\n(.*?)```", section, re.DOTALL)
+    assert example
+    (tmp_path / "mine.toml").write_text(example.group(1))
+    assert find(str(tmp_path / "mine.toml")).epochs == 4
 
 
 def test_every_route_is_documented() -> None:
@@ -82,7 +93,7 @@ def test_links_and_pictures_exist() -> None:
 
 def test_numbers_in_the_readme_are_those_of_the_results() -> None:
     results = (ROOT / "docs" / "results.md").read_text()
-    rows = [line for line in README.splitlines() if re.match(r"\| `(default|chapter|dense)`", line)]
+    rows = [line for line in README.splitlines() if line.startswith("| `") and " ± " in line]
     assert len(rows) == 3
     for row in rows:
         accuracy = re.search(r"\d\d\.\d\d ± \d\.\d\d", row)

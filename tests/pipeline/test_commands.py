@@ -52,7 +52,7 @@ def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_
 @pytest.mark.parametrize(
     ("arguments", "environment", "told"),
     [
-        (["train", "--recipe", "x"], {}, "there is no such recipe; there are: chapter, dense, default"),
+        (["train", "--recipe", "x"], {}, "there is no such recipe; there are: chapter, dense, third-block"),
         (["train", "--device", "tpu"], {}, "PIPELINE_DEVICE (--device) cannot be 'tpu'"),
         (["train"], {"PIPELINE_SED": "1"}, "There is no setting PIPELINE_SED: did you mean PIPELINE_SEED?"),
         (["train"], {"MNIST_DIR": "/nowhere"}, "MNIST_DIR=/nowhere is not a folder"),

@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 from pipeline import evaluation, export
 from pipeline.data import DataSet, Digits
 from pipeline.export import ExportedNetwork, ParityError, check_contract, check_parity
-from pipeline.networks import NETWORKS, Network
+from pipeline.networks import DenseNet, MNISTConvNet, Network
 
 
 def metadata_of(file: Path) -> dict[str, str]:
@@ -71,12 +71,12 @@ def test_file_and_network_agree(model_file: Path, network: Network, tenth: DataS
 def test_dense_network_is_exported_without_maps(tenth: DataSet, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     few = Digits(tenth.train.images[:20], tenth.train.labels[:20])
-    export.export(NETWORKS["DenseNet"]().eval(), 1.0, {}, few, [few], file)
+    export.export(DenseNet().eval(), 1.0, {}, few, [few], file)
     assert [value.name for value in onnx.load(file).graph.output] == ["probabilities"]
 
 
 def test_file_that_differs_from_the_network_is_refused(model_file: Path, network: Network, tenth: DataSet) -> None:
-    other = ExportedNetwork(NETWORKS["MNISTConvNet"](), 1.0).eval()
+    other = ExportedNetwork(MNISTConvNet(), 1.0).eval()
     with pytest.raises(ParityError, match=r"at batch size 1, .* labels differ"):
         check_parity(other, model_file, [tenth.validation])
     colder = ExportedNetwork(network, float(metadata_of(model_file)["temperature"]) * 1.01).eval()

@@ -2,17 +2,27 @@ import pytest
 import torch
 
 from pipeline.data import DataSet
-from pipeline.networks import NETWORKS, MNISTConvNet, count_parameters, normalise
+from pipeline.networks import DenseNet, MNISTConvNet, build, count_parameters, normalise
+from pipeline.recipes import RECIPES
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("MNISTConvNet", 421_642), ("DenseNet", 101_770)])
-def test_parameters_are_those_of_the_chapter(name: str, parameters: int) -> None:
-    assert count_parameters(NETWORKS[name]()) == parameters
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        ("chapter", 421_642),
+        ("dense", 101_770),
+        ("third-block", 320 + 18_496 + 73_856 + 1152 * 128 + 128 + 1_290),
+        ("kernel-5x5", 832 + 51_264 + 401_536 + 1_290),
+        ("dropout", 421_642),
+    ],
+)
+def test_parameters_are_those_of_the_chapter(recipe: str, parameters: int) -> None:
+    assert count_parameters(build(RECIPES[recipe].network)) == parameters
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_looking_inside_changes_no_answer(name: str, tenth: DataSet) -> None:
-    network = NETWORKS[name]().eval()
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_looking_inside_changes_no_answer(recipe: str, tenth: DataSet) -> None:
+    network = build(RECIPES[recipe].network).eval()
     pixels = normalise(tenth.validation.images[:50])
     with torch.inference_mode():
         logits, _ = network.examine(pixels)
@@ -26,7 +36,19 @@ def test_feature_maps_are_taken_after_the_relu_and_before_pooling(tenth: DataSet
         _, (first, second) = network.examine(pixels)
         assert first.shape == (3, 32, 28, 28)
         assert second.shape == (3, 64, 14, 14)
-        torch.testing.assert_close(first, network.conv1(pixels).clamp(min=0))
+        torch.testing.assert_close(first, network.convolutions[0](pixels).clamp(min=0))
+
+
+def test_dropout_works_in_training_only(tenth: DataSet) -> None:
+    network, pixels = MNISTConvNet(dropout=0.5), normalise(tenth.validation.images[:3])
+    assert not torch.equal(network(pixels), network(pixels))
+    assert torch.equal(network.eval()(pixels), network(pixels))
+
+
+def test_recipe_decides_the_network() -> None:
+    assert isinstance(build(RECIPES["dense"].network), DenseNet)
+    network = build(RECIPES["third-block"].network)
+    assert [convolution.out_channels for convolution in network.convolutions] == [32, 64, 128]
 
 
 @pytest.mark.full

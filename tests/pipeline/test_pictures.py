@@ -33,7 +33,7 @@ def drawn(network: Network, tenth: DataSet) -> dict[str, Figure]:
     with torch.inference_mode():
         _, maps = network.examine(normalise(test.images[:1]))
     return {
-        "filters": pictures.draw_filters(network.conv1.weight.detach()),
+        "filters": pictures.draw_filters(network.convolutions[0].weight.detach()),
         "feature-maps": pictures.draw_feature_maps(test.images[0], int(test.labels[0]), maps[0][0]),
         "training-curves": pictures.draw_training_curves(EPOCHS),
         "confusion-matrix": pictures.draw_confusion_matrix(evaluate(network, test)),
@@ -48,7 +48,7 @@ def test_pictures_are_1200_pixels_wide_and_not_empty(drawn: dict[str, Figure]) -
 
 
 def test_filters_stand_in_a_grid_of_4_by_8_the_strongest_first(drawn: dict[str, Figure], network: Network) -> None:
-    weights = network.get_parameter("conv1.weight").detach().squeeze(1)
+    weights = network.get_parameter("convolutions.0.weight").detach().squeeze(1)
     grids = [axes.images[0].get_array() for axes in drawn["filters"].axes if axes.images][:32]
     assert len(grids) == 32
     norms = [float(np.linalg.norm(grid)) for grid in grids if grid is not None]

@@ -77,7 +77,7 @@ def test_help_tells_flag_meaning_default_and_variable(capsys: pytest.CaptureFixt
     assert exited.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "--seed int Decides weights, order and augmentation. (default: 1) [env: PIPELINE_SEED]" in told
-    assert "chapter, dense, default" in told
+    assert "chapter, dense, third-block, kernel-5x5, dropout, default, or a TOML file" in told
 
 
 def test_every_field_has_a_description() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pipeline.data import DataSet, Digits
 from pipeline.evaluation import evaluate
-from pipeline.networks import NETWORKS
+from pipeline.networks import build
 from pipeline.recipes import RECIPES, Augmentation
 from pipeline.training import Epoch, TrainingError, choose_device, describe_device, distort, epochs_of, train
 from tests.conftest import QUICK
@@ -63,7 +63,7 @@ def test_averaged_weights_lag_behind(tenth: DataSet) -> None:
     last = train(replace(EVERYTHING, averaging=0.0), 1, few, few, CPU, 1).state_dict()
     slow = train(replace(EVERYTHING, averaging=0.99), 1, few, few, CPU, 1).state_dict()
     torch.manual_seed(1)
-    start = NETWORKS[QUICK.network]().state_dict()
+    start = build(QUICK.network).state_dict()
     for name in last:
         assert (slow[name] - start[name]).norm() < (last[name] - start[name]).norm()
 
@@ -71,6 +71,11 @@ def test_averaged_weights_lag_behind(tenth: DataSet) -> None:
 def test_loss_that_is_not_a_number_stops_training(tenth: DataSet) -> None:
     with pytest.raises(TrainingError, match=r"not a number any more by step 86 \(epoch 1\)"):
         train(replace(QUICK, learning_rate=1e30), 3, tenth.train, tenth.validation, CPU, 1)
+
+
+def test_batch_larger_than_the_data_is_refused(tenth: DataSet) -> None:
+    with pytest.raises(TrainingError, match="A batch of 6000 is larger than the 5500 digits"):
+        train(replace(QUICK, batch_size=6_000), 1, tenth.train, tenth.validation, CPU, 1)
 
 
 def test_recipes_have_more_epochs_on_the_tenth_only_where_told() -> None:
