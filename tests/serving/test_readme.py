@@ -19,7 +19,7 @@ def run(command: str, service: Service, cwd: str) -> list[dict[str, float]]:
     pasted = command.replace("http://localhost:3000", service.url.rstrip("/"))
     assert pasted != command
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", pasted], cwd=cwd, capture_output=True, text=True, check=True
+        ["bash", "-euc", pasted], cwd=cwd, capture_output=True, text=True, check=True
     )
     answers: list[dict[str, float]] = json.loads(done.stdout)
     return answers
