@@ -57,7 +57,9 @@ def main(arguments: list[str]) -> int:
         logging.getLogger("pipeline").error("%s", error)
         return error.exit_code
     except KeyboardInterrupt:
-        logging.getLogger("pipeline").error("Interrupted: nothing was registered.")
+        logging.getLogger("pipeline").error(
+            "Interrupted: what is done is kept, and the same command goes on from there."
+        )
         return INTERRUPTED
     return 0
 

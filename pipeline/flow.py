@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from torch import Tensor
 
 from pipeline import evaluation, export, pictures, provenance, registry, tracking
+from pipeline.checkpoint import Checkpoint
 from pipeline.data import DataSet, Digits
 from pipeline.evaluation import Evaluation
 from pipeline.networks import Network, count_parameters, normalise
@@ -30,6 +31,10 @@ class History:
     """A reporter that keeps the epochs."""
 
     epochs: list[Epoch] = field(default_factory=list)
+
+    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
+        """Keep what was before."""
+        self.epochs = list(epochs)
 
     def step(self, images: int, loss: Tensor) -> None:
         """Nothing: only epochs are kept."""
@@ -65,17 +70,20 @@ def run(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch
     if recipe.name != "dense" and dense_accuracy is None:
         log.info("Training the dense network first, to compare with.")
         dense = RECIPES["dense"]
-        with _tracked(dense, settings, dataset, device) as run_id:
-            dense_accuracy = _learn(dense, settings, dataset, device, run_id).test.accuracy()
-    with _tracked(recipe, settings, dataset, device) as run_id:
-        learned = _learn(recipe, settings, dataset, device, run_id)
+        with _tracked(dense, settings, dataset, device) as checkpoint:
+            dense_accuracy = _learn(dense, settings, dataset, device, checkpoint).test.accuracy()
+        checkpoint.remove()
+    with _tracked(recipe, settings, dataset, device) as checkpoint:
+        learned = _learn(recipe, settings, dataset, device, checkpoint)
         if recipe.name != "dense" and dense_accuracy is not None:
             gain = learned.test.accuracy() - dense_accuracy
             mlflow.log_metric("test_accuracy_over_dense", gain)
             log.info("That is %.2f points more than the dense network.", 100 * gain)
         tracking.log_predictions(learned.digits, learned.test.probabilities(learned.temperature))
         _log_pictures(learned)
-        return _register(recipe, settings, dataset, device, learned, run_id)
+        version = _register(recipe, settings, dataset, device, learned, str(checkpoint.run_id))
+    checkpoint.remove()
+    return version
 
 
 def fingerprint(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> str:
@@ -84,33 +92,43 @@ def fingerprint(recipe: Recipe, settings: TrainSettings, dataset: DataSet, devic
 
 
 @contextmanager
-def _tracked(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> Iterator[str]:
+def _tracked(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> Iterator[Checkpoint]:
+    """An MLflow run, a new one or one that was cut off, and its checkpoint."""
+    mark = fingerprint(recipe, settings, dataset, device)
+    file = settings.state_dir / "checkpoints" / f"{recipe.name}-{mark[:12]}.pt"
+    if settings.fresh:
+        file.unlink(missing_ok=True)
+    checkpoint = Checkpoint(file, mark)
     tags = {
         "recipe": recipe.name,
         "data": dataset.name,
         "data_source": dataset.source,
         "data_digest": dataset.digest,
         "device": describe_device(device),
-        "fingerprint": fingerprint(recipe, settings, dataset, device),
+        "fingerprint": mark,
         "git_commit": provenance.git_commit(),
         **{f"version.{name}": number for name, number in provenance.versions().items()},
     }
     if dataset.name == "tenth":
         tags["warning"] = "Trained on the bundled tenth of MNIST: expect lower accuracy."
-    with tracking.run(f"{recipe.name}-{settings.seed}", tags) as run_id:
-        tracking.log_parameters(recipe, settings.model_dump(mode="json"))
-        tracking.log_dataset(dataset)
-        yield run_id
+    with tracking.run(f"{recipe.name}-{settings.seed}", tags, checkpoint.run_id) as run_id:
+        if run_id != checkpoint.run_id:
+            tracking.log_parameters(recipe, settings.model_dump(mode="json"))
+            tracking.log_dataset(dataset)
+        checkpoint.run_id = run_id
+        yield checkpoint
 
 
-def _learn(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device, run_id: str) -> Learned:
+def _learn(
+    recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device, checkpoint: Checkpoint
+) -> Learned:
     epochs = epochs_of(recipe, tenth=dataset.name == "tenth")
     history = History()
     started = time.perf_counter()
     with EpochProgress(recipe.name, epochs, len(dataset.train), device) as progress:
         network = train(
             recipe, epochs, dataset.train, dataset.validation, device, settings.seed,
-            [progress, history, tracking.RunReporter(run_id)],
+            [progress, history, tracking.RunReporter(str(checkpoint.run_id))], checkpoint,
         )  # fmt: skip
     seconds = time.perf_counter() - started
     validation = evaluation.evaluate(network, dataset.validation)

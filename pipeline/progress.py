@@ -11,6 +11,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:  # logging is set up before torch is imported, which takes seconds
+    from collections.abc import Sequence
     from types import TracebackType
 
     import torch
@@ -48,7 +49,7 @@ class EpochProgress:
     def __init__(self, title: str, epochs: int, images: int, device: torch.device) -> None:
         self._title, self._epochs, self._images = title, epochs, images
         self._reads_loss = device.type == "cpu"
-        self._done, self._loss, self._accuracy = 0, "", ""
+        self._done, self._resumed, self._loss, self._accuracy = 0, 0, "", ""
         self._started = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -71,6 +72,11 @@ class EpochProgress:
     ) -> None:
         self._bar.stop()
 
+    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
+        """Begin where training goes on."""
+        self._done = self._resumed = len(epochs) * self._images + images
+        log.info("%s goes on from its checkpoint: %d of %d epochs are done.", self._title, len(epochs), self._epochs)
+
     def step(self, images: int, loss: Tensor) -> None:
         """Move the bar on."""
         self._done += images
@@ -78,7 +84,7 @@ class EpochProgress:
             return
         if self._reads_loss:
             self._loss = f"loss {loss.item():.3f}"
-        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        rate = (self._done - self._resumed) / max(time.monotonic() - self._started, 1e-9)
         epoch = min((self._done - 1) // self._images + 1, self._epochs)
         self._bar.update(
             self._task,

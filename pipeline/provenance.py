@@ -13,7 +13,7 @@ from pipeline.data import DataSet
 from pipeline.recipes import Recipe
 
 # The modules that decide a model's weights and file. A change elsewhere, in a picture or a message, retrains nothing.
-DECISIVE = ("data", "networks", "recipes", "training", "evaluation", "export")
+DECISIVE = ("augmentation", "data", "networks", "recipes", "training", "evaluation", "export")
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "mlflow", "numpy")
 
 

@@ -79,7 +79,7 @@ class TrainSettings(GateSettings):
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(
         "auto", description="Where to train; `auto` takes the first that is there, in this order."
     )
-    fresh: bool = Field(False, description="Train again, even if the same settings, data and code gave a model before.")
+    fresh: bool = Field(False, description="Start over: forget a checkpoint, and train again what gave a model before.")
 
     @field_validator("recipe")
     @classmethod

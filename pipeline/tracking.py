@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -61,10 +61,17 @@ def connect(state_dir: Path, timeout: float) -> None:
 
 
 @contextmanager
-def run(name: str, tags: dict[str, str]) -> Iterator[str]:
-    """An MLflow run with its console log; it is marked as failed if the block raises. Gives the run's id."""
-    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_name=name, tags=tags) as active:
-        console = logging.FileHandler(Path(folder) / "console.log")
+def run(name: str, tags: dict[str, str], resumed: str | None = None) -> Iterator[str]:
+    """An MLflow run with its console log; it is marked as failed if the block raises. Gives the run's id.
+
+    Args:
+        name: shown by MLflow.
+        tags: of the run.
+        resumed: the id of a run that was cut off; it goes on if MLflow still knows it.
+    """
+    known = resumed if resumed and _is_known(resumed) else None
+    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(known, run_name=name, tags=tags) as active:
+        console = logging.FileHandler(Path(folder) / ("console-resumed.log" if known else "console.log"))
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger().addHandler(console)
         try:
@@ -117,6 +124,12 @@ class RunReporter:
         self._run_id = run_id
         self._client = mlflow.MlflowClient()
 
+    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
+        """Log the epochs that this run does not have yet: it may be another run than the one that was cut off."""
+        logged = self._client.get_metric_history(self._run_id, "train_loss")
+        for epoch in epochs[len(logged) :]:
+            self.epoch(epoch)
+
     def step(self, images: int, loss: Tensor) -> None:
         """Nothing: losses of steps are logged an epoch at a time."""
 
@@ -147,6 +160,13 @@ def find_dense_accuracy(data_digest: str) -> float | None:
         output_format="list",
     )
     return runs[0].data.metrics.get("test_accuracy") if runs else None
+
+
+def _is_known(run_id: str) -> bool:
+    try:
+        return mlflow.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
 
 
 def _wait(uri: str, timeout: float) -> None:

@@ -5,18 +5,23 @@ as a whole, and never decoded picture by picture.
 """
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline import PipelineError
+from pipeline.augmentation import distort
+from pipeline.checkpoint import Checkpoint
 from pipeline.data import Digits
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build, normalise
@@ -46,6 +51,9 @@ class Epoch:
 
 class Reporter(Protocol):
     """Who wants to know how training goes."""
+
+    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
+        """Training goes on after these epochs and so many images of the next."""
 
     def step(self, images: int, loss: Tensor) -> None:
         """A batch of so many images is done; reading `loss` on a GPU makes the CPU wait."""
@@ -89,6 +97,7 @@ def train(
     device: torch.device,
     seed: int,
     reporters: Sequence[Reporter] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Network:
     """Train the recipe's network.
 
@@ -100,133 +109,181 @@ def train(
         device: where to train.
         seed: decides the weights at the start, the order of the digits and their augmentation.
         reporters: told after each batch and after each epoch.
+        checkpoint: gone on from, if it holds a state, and saved to after each epoch. On the CPU the weights are then
+            bit for bit those of a training that was not cut off.
 
     Returns:
         The network on the CPU, in evaluation mode; with the averaged weights where the recipe averages.
 
     Raises:
         TrainingError: a batch is larger than the data, or the loss is not a number any more.
+        KeyboardInterrupt: a signal asked to stop; where training stands is saved.
     """
     torch.manual_seed(seed)
     digits, validation = digits.to(device), validation.to(device)
-    network = build(recipe.network).to(device).to(memory_format=torch.channels_last)
     batch_size = recipe.batch_size if device.type == "cpu" else recipe.batch_size_on_gpu
     if batch_size > len(digits):
         raise TrainingError(f"A batch of {batch_size} is larger than the {len(digits)} digits: lower the batch size.")
-    steps = math.ceil(len(digits) / batch_size)
-    optimizer, schedule = _optimization(recipe, network, steps * epochs, device)
-    average = _average(recipe, network)
-    order = torch.Generator(device).manual_seed(seed)
-    step = 0
-    for number in range(1, epochs + 1):
-        started = time.perf_counter()
-        network.train()
-        losses: list[tuple[int, Tensor]] = []
-        total = torch.zeros((), device=device)
-        for images, labels in _batches(digits, batch_size, recipe.augmentation, order):
-            loss = functional.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if schedule:
-                schedule.step()
-            if average:
-                average.update_parameters(network)
-            step += 1
-            total += loss.detach() * len(labels)
-            if step % LOSS_EVERY == 0:
-                losses.append((step, loss.detach()))
-            for reporter in reporters:
-                reporter.step(len(labels), loss.detach())
-        train_loss = total.item() / len(digits)  # waits for the device: the clock may be read now
-        seconds = time.perf_counter() - started
-        if not math.isfinite(train_loss):
-            raise TrainingError(
-                f"The loss is not a number any more by step {step} (epoch {number}): lower the learning rate."
-            )
-        judged = evaluate(_averaged(average, network), validation)
-        done = Epoch(
-            number=number,
-            step=step,
-            losses=[(at, value.item()) for at, value in losses],
-            train_loss=train_loss,
-            validation_loss=judged.loss(),
-            validation_accuracy=judged.accuracy(),
-            learning_rate=optimizer.param_groups[0]["lr"],
-            images_per_second=len(digits) / seconds,
-            seconds=seconds,
-        )
+    now = _Training(recipe, math.ceil(len(digits) / batch_size) * epochs, device, seed)
+    if checkpoint and checkpoint.state:
+        now.restore(checkpoint.state)
         for reporter in reporters:
-            reporter.epoch(done)
-    return _averaged(average, network).to("cpu").eval()
+            reporter.resume(now.epochs, now.position)
+    network = now.network
+    with _stop_on_signal() as stop:
+        while len(now.epochs) < epochs:
+            started = time.perf_counter()
+            network.train()
+            for images, labels in now.batches(digits, batch_size):
+                loss = functional.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
+                now.optimizer.zero_grad()
+                loss.backward()
+                now.step(loss.detach(), len(labels))
+                for reporter in reporters:
+                    reporter.step(len(labels), loss.detach())
+                if stop.is_set():
+                    now.seconds += time.perf_counter() - started
+                    if checkpoint:
+                        checkpoint.save(now.state())
+                    raise KeyboardInterrupt
+            train_loss = now.total.item() / len(digits)  # waits for the device: the clock may be read now
+            seconds = now.seconds + time.perf_counter() - started
+            if not math.isfinite(train_loss):
+                raise TrainingError(
+                    f"The loss is not a number any more by step {now.steps} (epoch {len(now.epochs) + 1}): "
+                    "lower the learning rate."
+                )
+            judged = evaluate(now.averaged(), validation)
+            done = Epoch(
+                number=len(now.epochs) + 1,
+                step=now.steps,
+                losses=[(at, value.item()) for at, value in now.losses],
+                train_loss=train_loss,
+                validation_loss=judged.loss(),
+                validation_accuracy=judged.accuracy(),
+                learning_rate=now.optimizer.param_groups[0]["lr"],
+                images_per_second=len(digits) / seconds,
+                seconds=seconds,
+            )
+            now.finish(done)
+            if checkpoint:  # first: what was told but not saved would be told twice
+                checkpoint.save(now.state())
+            for reporter in reporters:
+                reporter.epoch(done)
+    return now.averaged().to("cpu").eval()
 
 
-def distort(images: Tensor, bounds: Augmentation, generator: torch.Generator) -> Tensor:
-    """Bend each picture by its own random affine map, all of them in one pass (spatial transformer sampling).
+class _Training:
+    """Where training stands: all that changes from step to step, and that a checkpoint must hold."""
 
-    Source: Jaderberg et al., "Spatial Transformer Networks" (2015), section 3.2 and 3.3.
+    def __init__(self, recipe: Recipe, steps: int, device: torch.device, seed: int) -> None:
+        self._recipe, self._device = recipe, device
+        self.network = build(recipe.network).to(device).to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.AdamW(  # without decay it is Adam (Kingma & Ba, 2015)
+            self.network.parameters(),
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self._schedule = (
+            OneCycleLR(self.optimizer, recipe.learning_rate, total_steps=steps) if recipe.one_cycle else None
+        )
+        self._average = (
+            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
+            if recipe.averaging
+            else None
+        )
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self.epochs: list[Epoch] = []
+        self.steps = 0
+        self._begin()
 
-    Args:
-        images: float32 [n, 28, 28], 0 for background.
-        bounds: how far.
-        generator: of the same device; four random numbers a picture and two for its shift are drawn.
+    def _begin(self) -> None:
+        """Begin an epoch: `position` counts the digits that it has seen, in the random `order`."""
+        self._order: Tensor | None = None
+        self.position, self.seconds = 0, 0.0
+        self.total = torch.zeros((), device=self._device)
+        self.losses: list[tuple[int, Tensor]] = []
 
-    Returns:
-        float32 [n, 28, 28].
-    """
-    n = len(images)
-    angle, stretch, slant, across, down = (
-        torch.rand((5, n), generator=generator, device=images.device).mul_(2).sub_(1).unbind()
-    )
-    angle, slant = angle * math.radians(bounds.rotation), torch.tan(slant * math.radians(bounds.shear))
-    zoom = 1 / (1 + stretch * bounds.scale)  # the map leads from where a pixel goes to where it comes from
-    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    unit = 2 / images.shape[-1]  # a pixel, on the grid's scale from -1 to 1
-    rows = torch.stack(
-        [
-            torch.stack([cos, cos * slant - sin, across * bounds.shift * unit], dim=1),
-            torch.stack([sin, sin * slant + cos, down * bounds.shift * unit], dim=1),
-        ],
-        dim=1,
-    )
-    grid = functional.affine_grid(rows, [n, 1, 28, 28], align_corners=False)
-    return functional.grid_sample(images.unsqueeze(1), grid, align_corners=False).squeeze(1)
+    def batches(self, digits: Digits, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is left of the epoch: float32 [n, 1, 28, 28], normalised, and int64 [n]."""
+        if self._order is None:
+            self._order = torch.randperm(len(digits), generator=self._generator, device=self._device)
+        left = self._order[self.position :]
+        for chosen in left.split(batch_size) if len(left) else ():
+            images = digits.images[chosen].to(torch.float32)
+            if self._recipe.augmentation != Augmentation():
+                images = distort(images, self._recipe.augmentation, self._generator)
+            yield normalise(images).contiguous(memory_format=torch.channels_last), digits.labels[chosen]
+
+    def step(self, loss: Tensor, images: int) -> None:
+        """Follow the gradients that were computed, and count."""
+        self.optimizer.step()
+        if self._schedule:
+            self._schedule.step()
+        if self._average:
+            self._average.update_parameters(self.network)
+        self.steps += 1
+        self.position += images
+        self.total += loss * images
+        if self.steps % LOSS_EVERY == 0:
+            self.losses.append((self.steps, loss))
+
+    def finish(self, epoch: Epoch) -> None:
+        """End an epoch."""
+        self.epochs.append(epoch)
+        self._begin()
+
+    def averaged(self) -> Network:
+        """The network that is judged and kept."""
+        if self._average is None:
+            return self.network
+        assert isinstance(self._average.module, Network)
+        return self._average.module
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"network": self.network, "optimizer": self.optimizer}
+        return parts | {"schedule": self._schedule, "average": self._average}
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as `Checkpoint` keeps it."""
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items() if part},
+            "random": torch.get_rng_state(),
+            "random_on_gpu": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            "generator": self._generator.get_state(),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "order": self._order,
+            **{name: getattr(self, name) for name in ("steps", "position", "seconds", "total", "losses")},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        for name, part in self._parts().items():
+            if part:
+                part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+        if state["random_on_gpu"] is not None:
+            torch.cuda.set_rng_state(state["random_on_gpu"], self._device)
+        self._generator.set_state(state["generator"])
+        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        self._order = state["order"]
+        self.steps, self.position, self.seconds = state["steps"], state["position"], state["seconds"]
+        self.total, self.losses = state["total"], state["losses"]
 
 
-def _batches(
-    digits: Digits, batch_size: int, augmentation: Augmentation, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    order = torch.randperm(len(digits), generator=generator, device=digits.labels.device)
-    for chosen in order.split(batch_size):
-        images = digits.images[chosen].to(torch.float32)
-        if augmentation != Augmentation():
-            images = distort(images, augmentation, generator)
-        yield normalise(images).contiguous(memory_format=torch.channels_last), digits.labels[chosen]
-
-
-def _optimization(
-    recipe: Recipe, network: Network, steps: int, device: torch.device
-) -> tuple[torch.optim.Optimizer, LRScheduler | None]:
-    # Without decay AdamW is Adam (Kingma & Ba, 2015).
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    if not recipe.one_cycle:
-        return optimizer, None
-    return optimizer, OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
-
-
-def _average(recipe: Recipe, network: Network) -> AveragedModel | None:
-    if not recipe.averaging:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
-
-
-def _averaged(average: AveragedModel | None, network: Network) -> Network:
-    if average is None:
-        return network
-    assert isinstance(average.module, Network)
-    return average.module
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """While training, Ctrl-C and `docker stop` (SIGTERM) take effect between two steps, where a state can be saved."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle signals
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

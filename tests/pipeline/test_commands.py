@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import mlflow
+import onnx
 import pytest
 
 from tests.processes import ROOT, free_port, mlflow_server, running, wait_until
@@ -106,7 +107,8 @@ def test_docker_stop_ends_a_run_in_order(tmp_path: Path) -> None:
         wait_until(lambda: "dense, epoch 1/5" in log.read_text(), "the first epoch")
         process.terminate()
         assert process.wait(60) == 130
-    assert log.read_text().splitlines()[-1].endswith("Interrupted: nothing was registered.")
+    assert log.read_text().splitlines()[-1].endswith("what is done is kept, and the same command goes on from there.")
+    assert [file.name[:6] for file in (tmp_path / "var" / "checkpoints").iterdir()] == ["dense-"]
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/var/mlflow.db")
     (run,) = mlflow.search_runs(experiment_names=["digits"], output_format="list")
     assert run.info.status == "FAILED"
@@ -122,3 +124,35 @@ def test_mlflow_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
             wait_until(lambda: "dense, epoch 1/5" in log.read_text(), "the first epoch")
         assert process.wait(120) == 1
     assert "MLflow cannot go on: " in log.read_text().splitlines()[-1]
+
+
+def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path) -> None:
+    recipe = tmp_path / "short.toml"
+    recipe.write_text("epochs_on_tenth = 4\nbatch_size = 64\none_cycle = true\naveraging = 0.9\nlearning_rate = 0.003")
+    command = ["train", "--data", "tenth", "--recipe", str(recipe), "--minimum-accuracy", "0.5"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert pipeline(*command, "--state-dir", str(whole)).returncode == 0
+    log = tmp_path / "log"
+    with running([sys.executable, "-m", "pipeline", *command, "--state-dir", str(cut)], {}, log) as process:
+        wait_until(lambda: "short, epoch 2/4" in log.read_text(), "the second epoch")
+        process.kill()
+        process.wait()
+    again = pipeline(*command, "--state-dir", str(cut))
+    assert again.returncode == 0, again.stderr
+    assert "short goes on from its checkpoint: " in again.stderr
+    assert "epoch 1/4" not in again.stderr
+    assert not list((cut / "checkpoints").iterdir())
+
+    def weights(state: Path) -> list[bytes]:
+        (file,) = state.rglob("model.onnx")
+        return [tensor.SerializeToString() for tensor in onnx.load(file).graph.initializer]
+
+    assert weights(cut) == weights(whole)
+    mlflow.set_tracking_uri(f"sqlite:///{cut}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["digits"], output_format="list", order_by=["start_time ASC"])
+    assert [(run.data.tags["recipe"], run.info.status) for run in runs] == [
+        ("dense", "FINISHED"),
+        ("short", "FINISHED"),
+    ]
+    history = mlflow.MlflowClient().get_metric_history(runs[1].info.run_id, "train_loss")
+    assert [metric.step for metric in history] == [1, 2, 3, 4]

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from pipeline.data import DataSet, Digits
 from pipeline.evaluation import evaluate
 from pipeline.networks import build
 from pipeline.recipes import RECIPES, Augmentation
-from pipeline.training import Epoch, TrainingError, choose_device, describe_device, distort, epochs_of, train
+from pipeline.training import Epoch, TrainingError, choose_device, describe_device, epochs_of, train
 from tests.conftest import QUICK
 
 CPU = torch.device("cpu")
@@ -20,6 +21,9 @@ EVERYTHING = replace(  # each part of a recipe is switched on
 class Witness:
     def __init__(self) -> None:
         self.images, self.epochs = 0, list[Epoch]()
+
+    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
+        self.epochs = list(epochs)
 
     def step(self, images: int, loss: Tensor) -> None:
         assert not loss.requires_grad
@@ -94,46 +98,6 @@ def test_device_is_chosen_or_refused() -> None:
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
 def test_cpu_is_chosen_where_there_is_no_gpu() -> None:
     assert choose_device("auto") == CPU
-
-
-class TestDistort:
-    def test_without_bounds_nothing_moves(self, tenth: DataSet) -> None:
-        images = tenth.train.images[:64].float()
-        torch.testing.assert_close(distort(images, Augmentation(), torch.Generator()), images, atol=1e-2, rtol=0)
-
-    def test_shift_moves_ink_by_at_most_so_many_pixels(self) -> None:
-        dots = torch.zeros(500, 28, 28)
-        dots[:, 14, 14] = 255.0
-        moved = distort(dots, Augmentation(shift=3), torch.Generator().manual_seed(0))
-        rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
-        ink = moved.sum(dim=(1, 2))
-        for axis in (rows, columns):
-            offset = (moved * axis).sum(dim=(1, 2)) / ink - 14
-            assert 2.5 < offset.abs().max() <= 3.01
-            assert abs(offset.mean()) < 0.3
-
-    def test_scale_changes_the_area(self) -> None:
-        squares = torch.zeros(500, 28, 28)
-        squares[:, 8:20, 8:20] = 255.0
-        area = distort(squares, Augmentation(scale=0.2), torch.Generator().manual_seed(0)).sum(dim=(1, 2)) / 255
-        assert 0.8**2 * 144 - 1 < area.min() < 105
-        assert 190 < area.max() < 1.2**2 * 144 + 4  # edges are smoothed
-
-    def test_rotation_keeps_the_area_and_turns(self) -> None:
-        bars = torch.zeros(200, 28, 28)
-        bars[:, 6:22, 13:15] = 255.0
-        turned = distort(bars, Augmentation(rotation=30), torch.Generator().manual_seed(0))
-        assert ((turned.sum(dim=(1, 2)) / 255 - 32).abs() < 2).all()
-        leaning = turned[:, 6:10, :13].sum(dim=(1, 2)) - turned[:, 6:10, 15:].sum(dim=(1, 2))
-        assert (leaning > 255).any()
-        assert (leaning < -255).any()
-
-    def test_each_digit_goes_its_own_way_and_the_generator_decides(self, tenth: DataSet) -> None:
-        same = tenth.train.images[:1].float().expand(8, 28, 28)
-        bounds = Augmentation(10, 0.1, 8, 2)
-        once, again = (distort(same, bounds, torch.Generator().manual_seed(1)) for _ in range(2))
-        assert torch.equal(once, again)
-        assert len({image.numpy().tobytes() for image in once}) == 8
 
 
 @pytest.mark.full

@@ -18,9 +18,7 @@ def commands() -> list[str]:
 def run(command: str, service: Service, cwd: str) -> list[dict[str, float]]:
     pasted = command.replace("http://localhost:3000", service.url.rstrip("/"))
     assert pasted != command
-    done = subprocess.run(
-        ["bash", "-euc", pasted], cwd=cwd, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["bash", "-euc", pasted], cwd=cwd, capture_output=True, text=True, check=True)
     answers: list[dict[str, float]] = json.loads(done.stdout)
     return answers
 

@@ -1,0 +1,48 @@
+import torch
+
+from pipeline.augmentation import distort
+from pipeline.data import DataSet
+from pipeline.recipes import Augmentation
+
+
+def test_without_bounds_nothing_moves(tenth: DataSet) -> None:
+    images = tenth.train.images[:64].float()
+    torch.testing.assert_close(distort(images, Augmentation(), torch.Generator()), images, atol=1e-2, rtol=0)
+
+
+def test_shift_moves_ink_by_at_most_so_many_pixels() -> None:
+    dots = torch.zeros(500, 28, 28)
+    dots[:, 14, 14] = 255.0
+    moved = distort(dots, Augmentation(shift=3), torch.Generator().manual_seed(0))
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    ink = moved.sum(dim=(1, 2))
+    for axis in (rows, columns):
+        offset = (moved * axis).sum(dim=(1, 2)) / ink - 14
+        assert 2.5 < offset.abs().max() <= 3.01
+        assert abs(offset.mean()) < 0.3
+
+
+def test_scale_changes_the_area() -> None:
+    squares = torch.zeros(500, 28, 28)
+    squares[:, 8:20, 8:20] = 255.0
+    area = distort(squares, Augmentation(scale=0.2), torch.Generator().manual_seed(0)).sum(dim=(1, 2)) / 255
+    assert 0.8**2 * 144 - 1 < area.min() < 105
+    assert 190 < area.max() < 1.2**2 * 144 + 4  # edges are smoothed
+
+
+def test_rotation_keeps_the_area_and_turns() -> None:
+    bars = torch.zeros(200, 28, 28)
+    bars[:, 6:22, 13:15] = 255.0
+    turned = distort(bars, Augmentation(rotation=30), torch.Generator().manual_seed(0))
+    assert ((turned.sum(dim=(1, 2)) / 255 - 32).abs() < 2).all()
+    leaning = turned[:, 6:10, :13].sum(dim=(1, 2)) - turned[:, 6:10, 15:].sum(dim=(1, 2))
+    assert (leaning > 255).any()
+    assert (leaning < -255).any()
+
+
+def test_each_digit_goes_its_own_way_and_the_generator_decides(tenth: DataSet) -> None:
+    same = tenth.train.images[:1].float().expand(8, 28, 28)
+    bounds = Augmentation(10, 0.1, 8, 2)
+    once, again = (distort(same, bounds, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert len({image.numpy().tobytes() for image in once}) == 8
