@@ -18,9 +18,10 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input $(she
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(INSTALLED) ## train the champion unless there is one, then serve it on http://127.0.0.1:3000
+run: $(INSTALLED) ## train unless this recipe, data and code did before, then serve on http://127.0.0.1:3000
 	$(BIN)/python -m pipeline train
-	BENTOML_HOME=$(CURDIR)/var/bentoml BENTOML_DO_NOT_TRACK=True \
+	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///$${PIPELINE_STATE_DIR:-var}/mlflow.db} \
+		BENTOML_HOME=$(CURDIR)/var/bentoml BENTOML_DO_NOT_TRACK=True \
 		$(BIN)/bentoml serve serving.service:Digits --host 127.0.0.1 --port $(SERVE_PORT)
 
 test: lint types unit ## everything that needs no container: lint, types, tests

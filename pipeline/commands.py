@@ -30,16 +30,17 @@ def train(settings: TrainSettings) -> None:
     tracking.connect(settings.state_dir, settings.tracking_timeout)
     recipe = find(settings.recipe)
     known = registry.find(flow.fingerprint(recipe, settings, dataset, device))
-    if known and not settings.fresh:
+    if known is None or settings.fresh:
+        version = flow.run(recipe, settings, dataset, device)
+        _judge(version, dataset, settings)
+    else:
+        version = known
         log.info(
-            "These settings, data and code gave version %s already: not trained again (--fresh does).",
-            number(known),
+            "These settings, data and code gave version %s already: not trained again (--fresh does).", number(known)
         )
-        if known.tags.get("verdict"):
-            _require_champion(known)
-            return
-    version = known if known and not settings.fresh else flow.run(recipe, settings, dataset, device)
-    _judge(version, dataset, settings)
+        # Judged once is judged, or a rollback would not last; but without a champion another minimum may let it pass.
+        if "verdict" not in known.tags or registry.by_alias(CHAMPION) is None:
+            _judge(version, dataset, settings)
     _require_champion(version)
 
 
@@ -52,8 +53,13 @@ def export(settings: ExportSettings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = registry.download(version, Path(folder))
         check_contract(file)
-        settings.to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, settings.to)
+        try:
+            settings.to.parent.mkdir(parents=True, exist_ok=True)
+            partial = settings.to.with_name(f"{settings.to.name}.partial")
+            shutil.copyfile(file, partial)
+            partial.replace(settings.to)  # in one step: a service may follow this file
+        except OSError as error:
+            raise RegistryError(f"{settings.to} cannot be written ({error.strerror}): name a file with --to.") from None
     log.info("Version %s is in %s (%s bytes).", number(version), settings.to, f"{settings.to.stat().st_size:,}")
 
 
@@ -65,6 +71,10 @@ def promote(settings: PromoteSettings) -> None:
     if not newest:
         raise RegistryError("There is no version to promote: run `python -m pipeline train` first.")
     version = registry.get(settings.version) if settings.version else newest[0]
+    champion = registry.by_alias(CHAMPION)
+    if champion and number(champion) == number(version):
+        log.info("Version %s is champion already.", number(version))
+        return
     _judge(version, dataset, settings)
     champion = registry.by_alias(CHAMPION)
     if champion is None or number(champion) != number(version):

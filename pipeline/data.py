@@ -189,7 +189,9 @@ def _read_pair(folder: Path, part: str, name: Name) -> tuple[Tensor, Tensor]:
 def _checked(folder: Path, name: Name) -> Iterator[str]:
     for file, expected in CHECKSUMS[name].items():
         if hashlib.sha256(_read_bytes(folder / file)).hexdigest() != expected:
-            raise DataError(f"{folder / file} is truncated or altered (its SHA-256 is wrong): fetch it again.")
+            raise DataError(
+                f"{folder / file} is truncated or altered (its SHA-256 is wrong): delete it and fetch it again."
+            )
         yield expected
 
 

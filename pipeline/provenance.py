@@ -13,7 +13,7 @@ from pipeline.data import DataSet
 from pipeline.recipes import Recipe
 
 # The modules that decide a model's weights and file. A change elsewhere, in a picture or a message, retrains nothing.
-DECISIVE = ("augmentation", "data", "networks", "recipes", "training", "evaluation", "export")
+DECISIVE = ("augmentation", "data", "networks", "training", "evaluation", "export")
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "mlflow", "numpy")
 
 
@@ -51,7 +51,7 @@ def fingerprint(recipe: Recipe, seed: int, device: str, dataset: DataSet) -> str
     Two runs of one fingerprint on one machine's CPU give the same weights.
     """
     decides = {
-        "recipe": asdict(recipe),
+        "recipe": {field: value for field, value in asdict(recipe).items() if field not in ("name", "about")},
         "seed": seed,
         "device": device,
         "data": dataset.digest,

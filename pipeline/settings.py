@@ -67,7 +67,7 @@ class GateSettings(Settings):
         0.05,
         gt=0,
         lt=1,
-        description="A candidate loses if a paired test against the champion gives a p below this.",
+        description="p-value of McNemar's paired test below which a candidate counts as worse than the champion.",
     )
 
 

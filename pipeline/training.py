@@ -86,7 +86,7 @@ def describe_device(device: torch.device) -> str:
 
 def epochs_of(recipe: Recipe, tenth: bool) -> int:
     """How many epochs a recipe takes on the full set or on the tenth."""
-    return recipe.epochs_on_tenth if tenth else recipe.epochs
+    return (recipe.epochs_on_tenth if tenth else None) or recipe.epochs
 
 
 def train(

@@ -103,28 +103,28 @@ class Batcher:
         self._thread.shutdown(wait=False)
 
     def _call(self) -> None:
-        current = self._served()
-        if current is None:
-            self._fail(list(self._queue), NoModelError())
-            self._queue.clear()
-            self.waiting = 0
-        served, batch = self._take(current) if current else (None, [])
-        if served is None or not batch:
-            self._busy = False
-            return
-        pieces = [request.images[begin:end] for request, begin, end in batch]
-        images = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        self._observe(len(images))
-        loop = asyncio.get_running_loop()
-        if len(images) * served.model.seconds_per_image <= INLINE_SECONDS:
-            try:
-                self._hand_out(batch, served, served.model.predict(images))
-            except Exception as error:
-                self._fail([request for request, _, _ in batch], error)
-            self._next()
-        else:
-            running = loop.run_in_executor(self._thread, served.model.predict, images)
-            running.add_done_callback(lambda done: self._finish(batch, served, done))
+        concerned = list(self._queue)
+        try:
+            current = self._served()
+            if current is None:
+                raise NoModelError
+            served, batch = self._take(current)
+            if served is None or not batch:
+                self._busy = False
+                return
+            concerned = [request for request, _, _ in batch]
+            pieces = [request.images[begin:end] for request, begin, end in batch]
+            images = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            self._observe(len(images))
+            if len(images) * served.model.seconds_per_image > INLINE_SECONDS:
+                running = asyncio.get_running_loop().run_in_executor(self._thread, served.model.predict, images)
+                running.add_done_callback(lambda done: self._finish(batch, served, done))
+                return
+            self._hand_out(batch, served, served.model.predict(images))
+        except Exception as error:
+            # Whatever it was: who asked must be told, and the queue must go on.
+            self._fail(concerned, error)
+        self._next()
 
     def _take(self, current: Served) -> tuple[Served | None, list[tuple[_Request, int, int]]]:
         """Take from the queue what the next call answers: the model, and (request, first image, one past the last).
@@ -161,10 +161,10 @@ class Batcher:
     def _finish(
         self, batch: list[tuple[_Request, int, int]], served: Served, done: asyncio.Future[Probabilities]
     ) -> None:
-        if (error := done.exception()) is not None:
-            self._fail([request for request, _, _ in batch], error)
-        else:
+        try:
             self._hand_out(batch, served, done.result())
+        except Exception as error:
+            self._fail([request for request, _, _ in batch], error)
         self._next()
 
     def _next(self) -> None:
@@ -182,8 +182,10 @@ class Batcher:
                 whole = request.parts[0] if len(request.parts) == 1 else np.concatenate(request.parts)
                 request.answer.set_result(Answer(whole, served.version))
 
-    @staticmethod
-    def _fail(requests: list[_Request], error: BaseException) -> None:
+    def _fail(self, requests: list[_Request], error: Exception) -> None:
         for request in requests:
             if not request.answer.done():
                 request.answer.set_exception(error)
+        # Counted anew, because the error may have come between taking a request and counting it out.
+        self._queue = deque(request for request in self._queue if not request.answer.done())
+        self.waiting = sum(request.left for request in self._queue)

@@ -54,8 +54,10 @@ def from_json(body: bytes, max_images: int) -> Images:
     if type(document) is not dict or document.keys() != {"images"}:
         raise RequestError(422, f"the body is not an object with the one field images; {EXPECTED}.")
     images = document["images"]
-    if type(images) is not list or not images:
-        raise RequestError(422, f"images is {_kind(images)}, not a list of at least one image; {EXPECTED}.")
+    if type(images) is not list:
+        raise RequestError(422, f"images is {_kind(images)}, not a list of images; {EXPECTED}.")
+    if not images:
+        raise RequestError(422, f"images is empty; {EXPECTED}.")
     check_count(len(images), max_images)
     # bytes() takes a row at C speed and refuses what is no integer from 0 to 255, all but true and false.
     # Where neither word is in the body, no pixel is one of them.
@@ -93,6 +95,8 @@ def _image_bytes(image: Any) -> bytes:
 
 
 def _first_fault(images: list[Any]) -> str:
+    if len(images) == SIDE and _is_row(images[0]):
+        return "images is one image by itself; a single image must be in a list, too"
     for i, image in enumerate(images):
         if type(image) is not list or len(image) != SIDE:
             return f"images[{i}] is {_kind(image)}, not 28 rows"
@@ -103,6 +107,10 @@ def _first_fault(images: list[Any]) -> str:
                 if type(pixel) is not int or not 0 <= pixel <= 255:
                     return f"images[{i}][{j}][{k}] is {_kind(pixel)}, not an integer from 0 to 255"
     return "a field name or text holds true or false"
+
+
+def _is_row(value: Any) -> bool:
+    return type(value) is list and len(value) == SIDE and all(type(pixel) is int for pixel in value)
 
 
 def _kind(value: Any) -> str:

@@ -65,7 +65,10 @@ class Model:
         _check_signature(path, session)
         _check_metadata(path, metadata)
         images, expected = _golden_batch(path, metadata)
-        session = _session(keep_output(content, "probabilities"), threads)
+        try:
+            session = _session(keep_output(content, "probabilities"), threads)
+        except Exception as error:
+            raise ModelError(f"{path} cannot be loaded with probabilities alone: {_one_line(error)}.") from error
         kept = {name: value for name, value in metadata.items() if not name.startswith("golden_")}
         model = cls(path, hashlib.sha256(content).hexdigest(), kept, 0.0, session)
         model._check_golden_batch(images, expected)
@@ -112,6 +115,11 @@ class Model:
         return fastest
 
 
+def number(name: str, text: str) -> int | float:
+    """Read one of the metadata `NUMBERS`; raises ValueError when `text` is none of the kind that `name` has."""
+    return int(text) if name == "parameters" else float(text)
+
+
 def _open(path: Path, threads: int) -> tuple[bytes, onnxruntime.InferenceSession]:
     try:
         content = path.read_bytes()
@@ -155,9 +163,10 @@ def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
             raise ModelError(f"{path} lacks the metadata {name!r} that the contract asks for.")
     for name in NUMBERS:
         try:
-            float(metadata[name])
+            number(name, metadata[name])
         except ValueError:
-            raise ModelError(f"{path} has the metadata {name}={metadata[name]!r}, not a number.") from None
+            kind = "whole number" if name == "parameters" else "number"
+            raise ModelError(f"{path} has the metadata {name}={metadata[name]!r}, not a {kind}.") from None
 
 
 def _golden_batch(path: Path, metadata: dict[str, str]) -> tuple[Images, Probabilities]:

@@ -8,6 +8,9 @@ of mass is put at the centre of 28x28.
 from __future__ import annotations
 
 import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +38,8 @@ Grey = NDArray[np.float32]
 
 # Ours is the limit on pixels, checked before decoding; Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
+# What is wrong with a form is told to the client that sent it, not to the log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def from_form(body: bytes, content_type: bytes, max_images: int, max_pixels: int) -> Images:
@@ -65,7 +70,10 @@ def from_form(body: bytes, content_type: bytes, max_images: int, max_pixels: int
         )
 
     _, options = parse_options_header(content_type)
-    parts = f"multipart/form-data; boundary={_text(options.get(b'boundary'))}"
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise RequestError(400, "the content type has no boundary; let the client set it (curl -F).")
+    parts = f"multipart/form-data; boundary={_text(boundary)}"
     try:
         # A part is as large as the body at most, which is in memory already: no temporary files.
         parser = FormParser(
@@ -73,7 +81,7 @@ def from_form(body: bytes, content_type: bytes, max_images: int, max_pixels: int
             refuse,
             keep,
             on_end=lambda: complete.append(True),
-            boundary=options.get(b"boundary"),
+            boundary=boundary,
             config={"MAX_MEMORY_FILE_SIZE": len(body) + 1},
         )
         parser.write(body)
@@ -92,7 +100,7 @@ def from_pictures(files: list[bytes], max_pixels: int) -> Images:
 
     Args:
         files: contents of PNG, JPEG, WebP or BMP files, of any size and mode.
-        max_pixels: larger pictures are refused before they are decoded.
+        max_pixels: pictures that have more in sum are refused before any is decoded.
 
     Returns:
         uint8 `[len(files), 28, 28]`.
@@ -100,29 +108,32 @@ def from_pictures(files: list[bytes], max_pixels: int) -> Images:
     Raises:
         RequestError: 413 too many pixels, 415 not such a picture, 422 nothing is drawn on it.
     """
+    names = [f"picture {index + 1} of {len(files)}" for index in range(len(files))]
+    total = 0
+    for which, content in zip(names, files, strict=True):
+        with _opened(content, which) as picture:
+            total += picture.width * picture.height
+            if total > max_pixels:
+                raise RequestError(
+                    413,
+                    f"{which} has {picture.width}x{picture.height} pixels, together with those before it {total}; "
+                    f"expected at most {max_pixels} in one request (SERVING_MAX_PICTURE_PIXELS).",
+                )
     images = np.empty((len(files), SIDE, SIDE), np.uint8)
-    for index, content in enumerate(files):
-        which = f"picture {index + 1} of {len(files)}"
-        ink = _ink(_grey(content, max_pixels, which))
+    for index, (which, content) in enumerate(zip(names, files, strict=True)):
+        ink = _ink(_grey(content, which))
         if ink is None:
             raise RequestError(422, f"{which} is blank; expected one digit on an even background.")
         images[index] = _mnist_form(ink)
     return images
 
 
-def _grey(content: bytes, max_pixels: int, which: str) -> Grey:
-    """Decode to brightness, float32 `[height, width]`, 0 to 255, upright, nothing transparent."""
+@contextmanager
+def _opened(content: bytes, which: str) -> Iterator[Image.Image]:
+    """Read a picture's header; whatever fails in it, and in decoding within the block, becomes a 415."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise RequestError(
-                    413,
-                    f"{which} has {width}x{height} pixels; expected at most {max_pixels} (SERVING_MAX_PICTURE_PIXELS).",
-                )
-            # Only JPEG can: it then decodes at a half, a quarter or an eighth of the size.
-            picture.draft("L", (WORKING_SIDE, WORKING_SIDE))
-            return _brightness(ImageOps.exif_transpose(picture))
+            yield picture
     except RequestError:
         raise
     except Exception as error:
@@ -130,6 +141,14 @@ def _grey(content: bytes, max_pixels: int, which: str) -> Grey:
         raise RequestError(
             415, f"{which} is not a picture that can be read; expected a PNG, JPEG, WebP or BMP file."
         ) from error
+
+
+def _grey(content: bytes, which: str) -> Grey:
+    """Decode to brightness, float32 `[height, width]`, 0 to 255, upright, nothing transparent."""
+    with _opened(content, which) as picture:
+        # Only JPEG can: it then decodes at a half, a quarter or an eighth of the size.
+        picture.draft("L", (WORKING_SIDE, WORKING_SIDE))
+        return _brightness(ImageOps.exif_transpose(picture))
 
 
 def _brightness(picture: Image.Image) -> Grey:

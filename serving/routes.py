@@ -30,6 +30,8 @@ INLINE_BYTES = 64 * 1024
 RETRY_OVERLOADED = (b"retry-after", b"1")
 RETRY_NO_MODEL = (b"retry-after", b"5")
 
+ROUTES = "POST /predict, /predict/raw, /predict/files; GET /model, /metrics, /docs.json, /livez, /readyz"
+
 Header = tuple[bytes, bytes]
 
 logger = logging.getLogger("bentoml.digits")
@@ -164,6 +166,8 @@ class ShortPath:
                 if message["status"] >= 400 and headers.get(b"content-type", b"").startswith(b"text/plain"):
                     replaced = True
                     kept = [(name, value) for name, value in headers.items() if not name.startswith(b"content-")]
+                    if message["status"] == 503:
+                        kept.append(RETRY_NO_MODEL)
                     await _send(send, message["status"], self._sentence(scope, message["status"]), (*kept, *marks))
                     return
                 message = {**message, "headers": [*message["headers"], *marks]}
@@ -174,7 +178,7 @@ class ShortPath:
 
     def _sentence(self, scope: Scope, status: int) -> bytes:
         if status == 404:
-            return _error(f"there is nothing at {scope['path']}; GET / shows what there is.")
+            return _error(f"there is nothing at {scope['path']}; there are {ROUTES}.")
         if status == 405:
             return _error(_not_allowed(scope))
         if status == 503 and scope["path"] == "/readyz":

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
         ge=0.1,
         le=3600,
         allow_inf_nan=False,
-        description="Seconds between two looks at the registry; after failures it waits up to this long, too.",
+        description="Seconds between two looks at the registry; also the longest wait between retries.",
     )
     registry_timeout_seconds: int = Field(
         default=10, ge=1, le=600, description="Seconds that one request to the registry may take."
@@ -43,7 +43,7 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=256,
-        description="ONNX Runtime threads; said outright, because it would count the host's cores.",
+        description="ONNX Runtime threads; fixed, because in a container it would use all cores of the host.",
     )
     max_images: int = Field(
         default=1024, ge=1, le=65536, description="Images that one request may hold; more are answered with 413."
@@ -58,7 +58,9 @@ class Settings(BaseSettings):
         default=25_000_000,
         ge=784,
         le=2**28,
-        description="Pixels that an uploaded picture may have; more are answered with 413 before decoding.",
+        description=(
+            "Pixels that the pictures of one request may have in sum; more are answered with 413 before decoding."
+        ),
     )
     queue_images: int = Field(
         default=4096,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from serving.model import NUMBERS, Model, ModelError
+from serving.model import NUMBERS, Model, ModelError, number
 from serving.settings import Settings
 from serving.sources import Candidate, FileSource, RegistrySource, SourceError
 
@@ -69,7 +69,7 @@ class Store:
             return answer
         metadata: dict[str, Any] = dict(served.model.metadata)
         for name in NUMBERS:
-            metadata[name] = int(metadata[name]) if name == "parameters" else float(metadata[name])
+            metadata[name] = number(name, metadata[name])
         if metadata["data"] != "full":
             answer["warning"] = TENTH_NOTE
         return {
@@ -106,7 +106,7 @@ class Store:
         return True
 
     def _swap(self, candidate: Candidate) -> None:
-        model = Model.load(candidate.fetch(), self._settings.threads)
+        model = self._load(candidate)
         served = Served(
             model,
             candidate.version or model.digest[:12],
@@ -129,6 +129,16 @@ class Store:
         )
         if metadata["data"] != "full":
             logger.warning("the model in service was %s", TENTH_NOTE)
+
+    def _load(self, candidate: Candidate) -> Model:
+        try:
+            return Model.load(candidate.fetch(), self._settings.threads)
+        except ModelError as refusal:
+            if candidate.fetch_anew is None:
+                raise
+            # The version may be good and only its cached copy damaged, which would block it for good.
+            logger.warning("the cached model is refused, it is downloaded again: %s", refusal)
+            return Model.load(candidate.fetch_anew(), self._settings.threads)
 
     def _fall_back(self) -> None:
         candidate = self._source.last_good()

@@ -35,16 +35,23 @@ def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_
     done = pipeline(*DENSE, "--state-dir", str(tmp_path / "var"))
     assert done.returncode == 1  # the dense network does not reach the minimum
     assert "There is no champion to serve: version 1 was not promoted, for it reads 9" in last_line(done)
-    assert {path.name for path in (tmp_path / "var").iterdir()} == {"mlflow.db", "artifacts"}
+    assert {path.name for path in (tmp_path / "var").iterdir()} == {"mlflow.db", "artifacts", "checkpoints"}
     assert "Device: " in done.stderr
     assert "dense, epoch 5/5: loss" in done.stderr
     again = pipeline(*DENSE, "--state-dir", str(tmp_path / "var"))
     assert again.returncode == 1
     assert "not trained again" in again.stderr
     assert "was not promoted" in last_line(again)
-    lower = pipeline("promote", "--data", "tenth", "--minimum-accuracy", "0.8", "--state-dir", str(tmp_path / "var"))
-    assert lower.returncode == 0
-    assert "Version 1 is champion" in last_line(lower)
+    lower = pipeline(*DENSE, "--minimum-accuracy", "0.8", "--state-dir", str(tmp_path / "var"))
+    assert lower.returncode == 0  # without a champion, another minimum judges it again
+    assert "not trained again" in lower.stderr
+    assert "Champion: version 1" in last_line(lower)
+    higher = pipeline("promote", "--data", "tenth", "--minimum-accuracy", "1", "--state-dir", str(tmp_path / "var"))
+    assert higher.returncode == 0
+    assert last_line(higher).endswith("Version 1 is champion already.")
+    folder = pipeline("export", "--to", str(tmp_path), "--state-dir", str(tmp_path / "var"))
+    assert folder.returncode == 1
+    assert f"{tmp_path} cannot be written (Is a directory): name a file with --to." in last_line(folder)
     status = pipeline("status", "--state-dir", str(tmp_path / "var"))
     assert status.returncode == 0
     assert "champion" in status.stdout

@@ -168,3 +168,63 @@ def test_a_failing_call_fails_its_requests_and_no_later_one(
         assert matches(await batcher.submit(test_digits[0][:2]), served, test_digits[0][:2])
 
     run(work)
+
+
+def test_a_batch_that_cannot_be_put_together_fails_and_no_later_one(served: Served, test_digits: Digits) -> None:
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 100, lambda _: None)
+        odd = [batcher.submit(test_digits[0][:1]), batcher.submit(np.zeros((1, 14, 14), np.uint8))]
+        answers = await asyncio.gather(*odd, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [ValueError] * 2
+        assert batcher.waiting == 0
+        assert matches(await batcher.submit(test_digits[0][:2]), served, test_digits[0][:2])
+
+    run(work)
+
+
+@pytest.mark.parametrize("seconds_per_image", [0.0, 1.0], ids=["on the loop", "in a thread"])
+@pytest.mark.parametrize("step", ["_served", "_take", "_observe", "_hand_out"])
+def test_whatever_fails_once_the_queue_goes_on(
+    served: Served, test_digits: Digits, monkeypatch: pytest.MonkeyPatch, step: str, seconds_per_image: float
+) -> None:
+    served = replace(served, model=replace(served.model, seconds_per_image=seconds_per_image))
+    images = test_digits[0]
+
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 1000, lambda _: None)
+        sound = getattr(batcher, step)
+
+        def fail_once(*arguments: object) -> object:
+            monkeypatch.setattr(batcher, step, sound)
+            if step == "_take":  # not before it has begun to take
+                batcher._queue.popleft()
+            raise RuntimeError("once")
+
+        monkeypatch.setattr(batcher, step, fail_once)
+        split, small = batcher.submit(images[: 2 * IMAGES_PER_CALL]), batcher.submit(images[:3])
+        with pytest.raises(RuntimeError, match="once"):
+            await split
+        await asyncio.wait([small])
+        assert batcher.waiting == 0
+        assert matches(await batcher.submit(images[:2]), served, images[:2])
+
+        # In a failed batch is only who was taken: the small one came behind the first part of the large one.
+        if step in ("_observe", "_hand_out"):
+            assert matches(await small, served, images[:3])
+        else:
+            assert isinstance(small.exception(), RuntimeError)
+
+    run(work)
+
+
+def test_a_thread_that_takes_no_work_any_more_fails_the_request(served: Served, test_digits: Digits) -> None:
+    served = replace(served, model=replace(served.model, seconds_per_image=1.0))
+
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 100, lambda _: None)
+        batcher.close()
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="shutdown"):
+                await batcher.submit(test_digits[0][:1])
+
+    run(work)

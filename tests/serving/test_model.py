@@ -84,6 +84,19 @@ def test_metadata_that_is_no_number_is_named(variant: Variant) -> None:
     assert refused(path) == "has the metadata test_accuracy='good', not a number."
 
 
+def test_a_number_of_parameters_that_is_not_whole_is_named(variant: Variant) -> None:
+    path = variant(lambda model: set_metadata(model, "parameters", "421642.0"))
+    assert refused(path) == "has the metadata parameters='421642.0', not a whole number."
+
+
+def test_a_file_that_cannot_be_pruned_is_refused(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_content: bytes, _name: str) -> bytes:
+        raise ValueError("not a protobuf message")
+
+    monkeypatch.setattr("serving.model.keep_output", fail)
+    assert refused(model_file) == "cannot be loaded with probabilities alone: not a protobuf message."
+
+
 def test_a_fixed_batch_is_refused(variant: Variant) -> None:
     def fix(model: onnx.ModelProto) -> None:
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2

@@ -79,7 +79,7 @@ def as_modes(digit: np.ndarray) -> dict[str, Image.Image]:
 def test_every_mode_gives_the_digit(model_file: Path, test_digits: Digits, mode: str) -> None:
     model = Model.load(model_file)
     images = test_digits[0][:100]
-    decoded = from_pictures([encoded(as_modes(digit)[mode]) for digit in images], PIXELS)
+    decoded = np.concatenate([decode(encoded(as_modes(digit)[mode]))[None] for digit in images])
     same = model.predict(decoded).argmax(1) == model.predict(images).argmax(1)
     assert same.mean() >= (0.85 if mode == "small" else 0.93)
 
@@ -138,9 +138,24 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(test_dig
     bomb = bytearray(encoded(test_digits[0][0]))
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # PNG's header, width and height
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
-    with pytest.raises(RequestError, match=r"picture 2 of 2 has 60000x60000 pixels; expected at most 784 ") as refused:
+    with pytest.raises(RequestError, match=r"picture 2 of 2 has 60000x60000 pixels, .*at most 784 ") as refused:
         from_pictures([encoded(test_digits[0][0]), bytes(bomb)], 784)
     assert refused.value.status == 413
+
+
+def test_the_pixels_of_all_pictures_count_and_none_is_decoded_when_they_are_too_many(
+    test_digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [encoded(digit) for digit in test_digits[0][:3]]
+    assert len(from_pictures(files, 3 * 784)) == 3
+    decoded = list[str]()
+    monkeypatch.setattr("serving.pictures._grey", lambda _content, which: decoded.append(which))
+    with pytest.raises(
+        RequestError, match=r"picture 3 of 3 has 28x28 pixels, .* 2352; expected at most 2351 "
+    ) as refused:
+        from_pictures(files, 3 * 784 - 1)
+    assert refused.value.status == 413
+    assert decoded == []
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PPM", "ICO"])
@@ -193,10 +208,14 @@ def test_too_many_files_are_refused(test_digits: Digits) -> None:
         (form((FILE, b"text"), end=""), FORM, 400, "ends before its last boundary"),
         (b"no form at all", FORM, 400, "the body is not multipart/form-data"),
         (b"", FORM, 400, "the body is not multipart/form-data"),
-        (form((FILE, b"text")), b"multipart/form-data", 400, "boundary"),
+        (form((FILE, b"text")), b"multipart/form-data", 400, "has no boundary; let the client set it"),
+        (form((FILE, b"text")), b"multipart/form-data; boundary=", 400, "has no boundary"),
     ],
 )
-def test_other_forms_are_refused(content: bytes, content_type: bytes, status: int, said: str) -> None:
+def test_other_forms_are_refused(
+    content: bytes, content_type: bytes, status: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(RequestError, match=said) as refused:
         from_form(content, content_type, 10, PIXELS)
     assert refused.value.status == status
+    assert caplog.records == []

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +153,7 @@ BODY = json.dumps({"images": [[[0] * 28] * 28]}).encode()
     [
         ("/predict", b"", JSON, 400, "the body is not JSON"),
         ("/predict", b"{", JSON, 400, "the body is not JSON"),
-        ("/predict", b'{"images": []}', JSON, 422, "at least one image"),
+        ("/predict", b'{"images": []}', JSON, 422, "images is empty"),
         ("/predict", BODY.replace(b"[0,", b"[300,", 1), JSON, 422, "images[0][0][0] is 300"),
         ("/predict", BODY.replace(b"[0,", b"[0.5,", 1), JSON, 422, "images[0][0][0] is 0.5"),
         ("/predict", BODY.replace(b"[0,", b"[true,", 1), JSON, 422, "images[0][0][0] is true"),
@@ -166,7 +167,7 @@ BODY = json.dumps({"images": [[[0] * 28] * 28]}).encode()
         ("/predict/raw", bytes(784), JSON, 415, "takes application/octet-stream"),
         ("/predict/raw", bytes(16 * 2**20 + 1), RAW, 413, "at most 16777216 bytes"),
         ("/predict/files", bytes(784), RAW, 415, "takes multipart/form-data"),
-        ("/predict/files", b"x", {"content-type": "multipart/form-data"}, 400, "boundary"),
+        ("/predict/files", b"x", {"content-type": "multipart/form-data"}, 400, "has no boundary"),
     ],
 )
 def test_a_bad_body_gets_its_status_and_one_sentence(
@@ -232,6 +233,9 @@ def test_an_unknown_path_is_said_to_be_unknown(service: Service) -> None:
         answer = service.client.request(method, "/predict/nothing%20here")
         assert answer.status_code == 404
         assert "/predict/nothing here" in sentence(answer)
+        routes = re.findall(r"/[a-z./]+", sentence(answer).split("there are")[1].rstrip("."))
+        assert len(routes) == 8
+        assert [path for path in routes if service.client.head(path).status_code == 404] == []
 
 
 def test_the_log_tells_of_the_start_and_the_model_and_of_no_request(service: Service, test_digits: Digits) -> None:
@@ -264,6 +268,7 @@ def test_a_refused_model_leaves_the_service_not_ready_until_a_good_one_is_there(
         while not reason(answer):
             answer = service.client.get("/readyz")
         assert str(broken) in sentence(answer)
+        assert int(answer.headers["retry-after"]) > 0
         assert service.client.get("/livez").status_code == 200
         assert reason(service.client.get("/model"))
         assert service.client.get("/model").json()["ready"] is False

@@ -1,4 +1,6 @@
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,7 +252,7 @@ def test_a_damaged_cache_is_not_served(
     restarted = Store(settings)
     assert not restarted.refresh()
     assert restarted.current is None
-    (settings.cache_dir / "last-good.json").write_text("{")
+    (settings.cache_dir / "models" / "last-good.json").write_text("{")
     assert not restarted.refresh()
 
 
@@ -263,6 +265,69 @@ def test_only_the_model_in_service_stays_in_the_cache(
         assert store.refresh()
     (cached,) = settings.cache_dir.rglob("model.onnx")
     assert cached.read_bytes() == newer.read_bytes()
+
+
+def test_nothing_but_what_is_its_own_is_deleted(
+    registry: Registry, settings: Settings, model_file: Path, newer: Path
+) -> None:
+    registry.register(model_file)
+    assert Store(settings).refresh()
+    models = settings.cache_dir / "models"
+    (own,) = [path for path in models.iterdir() if path.is_dir()]
+    foreign = [settings.cache_dir / name for name in ("photos", "1-2", "download-old")]
+    foreign += [models / name for name in ("photos", "2024-11", "v1-2", "download-now")]
+    for folder in foreign:
+        folder.mkdir()
+        (folder / "letter.txt").write_text("mine")
+    (models / "7-8").symlink_to(settings.cache_dir / "photos")
+    stale = models / "download-old"
+    stale.mkdir()
+    for folder in (stale, settings.cache_dir / "download-old"):
+        os.utime(folder, (time.time() - 2 * 24 * 3600,) * 2)
+    registry.register(newer)
+    assert Store(settings).refresh()
+    assert [folder.name for folder in foreign if not (folder / "letter.txt").exists()] == []
+    assert not own.exists()
+    assert not stale.exists()
+
+
+def test_a_damaged_cached_file_is_downloaded_again(
+    registry: Registry,
+    settings: Settings,
+    model_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    bentoml_log: None,
+) -> None:
+    version = registry.register(model_file)
+    assert Store(settings).refresh()
+    (cached,) = settings.cache_dir.rglob("model.onnx")
+    cached.write_bytes(b"half")
+    store = Store(settings)
+    assert store.refresh()
+    assert store.describe()["version"] == version
+    assert cached.read_bytes() == model_file.read_bytes()
+    assert len([record for record in caplog.records if "downloaded again" in record.message]) == 1
+
+
+def test_a_bad_version_in_the_cache_is_refused_after_one_more_download(
+    registry: Registry, settings: Settings, broken: Path, tmp_path: Path
+) -> None:
+    registry.register(broken)
+    assert not Store(settings).refresh()
+    store = Store(settings)
+    assert not store.refresh()
+    assert (store.problem or "").startswith("refused: ")
+    for file in (tmp_path / "artifacts").rglob("model.onnx"):
+        file.unlink()
+    restarted = Store(settings)
+    assert not restarted.refresh()
+    assert not list(settings.cache_dir.rglob("model.onnx"))
+
+
+def test_a_whole_number_with_a_point_does_not_get_as_far_as_the_description(variant: Variant) -> None:
+    store = Store(Settings(model=variant(lambda model: set_metadata(model, "parameters", "421642.0"))))
+    assert not store.refresh()
+    assert "not a whole number" in store.describe()["problem"]
 
 
 def test_a_registry_made_anew_with_the_same_version_is_noticed(
