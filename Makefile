@@ -37,7 +37,7 @@ unit: $(INSTALLED) ## the tests alone; PYTEST_ARGS="-k gate" narrows them
 	$(BIN)/python -m pytest -m "not stack" $(PYTEST_ARGS)
 
 test-stack: $(INSTALLED) ## containers: build, train, serve, compare and take down (MNIST_DIR must be set)
-	$(BIN)/python -m pytest -m stack tests/stack $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m stack --timeout 2700 tests/stack $(PYTEST_ARGS)
 
 format: $(INSTALLED) ## rewrite the code in ruff's format
 	$(BIN)/ruff check --fix .

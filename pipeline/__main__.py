@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code: 0, or 1 if the command failed, or 2 if it was told something that cannot be.
     """
-    # By default OpenMP's threads wait for each other without giving up the core, and training takes three times as long
-    # as soon as anything else runs on the machine. A short wait costs little on a quiet one. Read by torch's import.
+    # By default OpenMP's threads wait for each other without giving up the core, and training slows down several times
+    # as soon as anything else runs on the machine (docs/performance.md). Read by torch's import.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     parser = argparse.ArgumentParser(
         prog="python -m pipeline",
