@@ -53,12 +53,13 @@ def export(settings: ExportSettings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = registry.download(version, Path(folder))
         check_contract(file)
+        partial = settings.to.with_name(f"{settings.to.name}.partial")
         try:
             settings.to.parent.mkdir(parents=True, exist_ok=True)
-            partial = settings.to.with_name(f"{settings.to.name}.partial")
             shutil.copyfile(file, partial)
             partial.replace(settings.to)  # in one step: a service may follow this file
         except OSError as error:
+            partial.unlink(missing_ok=True)
             raise RegistryError(f"{settings.to} cannot be written ({error.strerror}): name a file with --to.") from None
     log.info("Version %s is in %s (%s bytes).", number(version), settings.to, f"{settings.to.stat().st_size:,}")
 

@@ -102,7 +102,7 @@ def log_dataset(dataset: DataSet) -> None:
         source = mlflow.data.numpy_dataset.from_numpy(
             digits.images.numpy(),
             targets=digits.labels.numpy(),
-            source=f"https://yann.lecun.org/exdb/mnist/#{dataset.name}",
+            source=f"http://yann.lecun.com/exdb/mnist/#{dataset.name}",
             name=f"MNIST-{dataset.name}-{context}",  # one name and digest would be one input
             digest=dataset.digest[:36],  # MLflow's limit
         )

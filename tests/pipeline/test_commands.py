@@ -52,6 +52,7 @@ def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_
     folder = pipeline("export", "--to", str(tmp_path), "--state-dir", str(tmp_path / "var"))
     assert folder.returncode == 1
     assert f"{tmp_path} cannot be written (Is a directory): name a file with --to." in last_line(folder)
+    assert not list(tmp_path.parent.glob("*.partial"))
     status = pipeline("status", "--state-dir", str(tmp_path / "var"))
     assert status.returncode == 0
     assert "champion" in status.stdout
