@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 # --quiet takes pip's progress bar away together with its line per package: keep both where someone is looking.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input $(shell test -t 1 || echo --quiet)
 
-.PHONY: help run test lint types unit test-stack format lock up down clean
+.PHONY: help run test lint types unit test-stack bench-train format lock up down clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,9 @@ unit: $(INSTALLED) ## the tests alone; PYTEST_ARGS="-k gate" narrows them
 test-stack: $(INSTALLED) ## containers: build, train, serve, compare and take down (MNIST_DIR must be set)
 	$(BIN)/python -m pytest -m stack --timeout 2700 tests/stack $(PYTEST_ARGS)
 
+bench-train: $(INSTALLED) ## time the chapter's loop against ours (MNIST_DIR must be set); BENCH_ARGS="--keras" adds Keras
+	$(BIN)/python -m benchmarks.training $(BENCH_ARGS)
+
 format: $(INSTALLED) ## rewrite the code in ruff's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -54,8 +57,8 @@ up: ## containers: build and start the whole flow; ends when the service is read
 down: ## containers: stop everything; the runs and models stay
 	docker compose down
 
-clean: ## remove the virtual environment and caches; the runs and models in var/ stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build ./*.egg-info
+clean: ## remove the virtual environments and caches; the runs and models in var/ stay
+	rm -rf $(VENV) $(VENV)-tensorflow .mypy_cache .pytest_cache .ruff_cache build ./*.egg-info
 
 # Locked versions. dev.txt is resolved first, for all supported Pythons and systems at once; the images' files are the
 # parts of it that they need, so a test runs against the very versions that ship. `make lock UPGRADE=1` takes the newest.

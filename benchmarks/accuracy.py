@@ -14,10 +14,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does, bef
 import torch
 
 from pipeline import data
+from pipeline.devices import choose_device, describe_device
 from pipeline.evaluation import evaluate, fit_temperature
 from pipeline.networks import count_parameters
 from pipeline.recipes import RECIPES
-from pipeline.training import choose_device, describe_device, epochs_of, train
+from pipeline.training import epochs_of, train
 
 
 def main() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 from pipeline import PipelineError
 from pipeline.progress import set_up_logging
-from pipeline.settings import ExportSettings, PromoteSettings, Settings, TrainSettings, read
+from pipeline.settings import CompareSettings, ExportSettings, PromoteSettings, Settings, TrainSettings, read
 
 INTERRUPTED = 130  # the shell's exit code for it
 
 COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "train": (TrainSettings, "train a recipe, export and prove the model, promote it if it deserves it"),
+    "compare": (CompareSettings, "train recipes over seeds, and put them side by side in one table and one picture"),
     "export": (ExportSettings, "write the champion, or another version, to one ONNX file"),
     "promote": (PromoteSettings, "judge a version by the gate, and make it champion if it passes"),
     "rollback": (Settings, "make the previous champion champion again"),

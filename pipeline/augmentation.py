@@ -17,7 +17,7 @@ def distort(images: Tensor, bounds: Augmentation, generator: torch.Generator) ->
     Args:
         images: float32 [n, 28, 28], 0 for background.
         bounds: how far.
-        generator: of the same device; four random numbers a picture and two for its shift are drawn.
+        generator: of the same device; five random numbers a picture are drawn.
 
     Returns:
         float32 [n, 28, 28].

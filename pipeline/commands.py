@@ -6,30 +6,37 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import data, flow, registry, tracking
+from pipeline import comparison, data, flow, provenance, registry, table, tracking
 from pipeline.data import DataSet, Digits
+from pipeline.devices import choose_device, describe_device
 from pipeline.export import check_contract, predict
 from pipeline.recipes import find
 from pipeline.registry import CHAMPION, PREVIOUS, RegistryError, number
-from pipeline.settings import ExportSettings, GateSettings, PromoteSettings, Settings, TrainSettings
-from pipeline.training import choose_device, describe_device
+from pipeline.settings import (
+    CompareSettings,
+    DataSettings,
+    ExportSettings,
+    GateSettings,
+    PromoteSettings,
+    RunSettings,
+    Settings,
+    TrainSettings,
+)
 
 log = logging.getLogger(__name__)
 
 
 def train(settings: TrainSettings) -> None:
     """Train a recipe, export and prove the model, and promote it if it deserves it."""
-    dataset = _load(settings)
-    device = choose_device(settings.device)
-    log.info("Device: %s.", describe_device(device))
-    tracking.connect(settings.state_dir, settings.tracking_timeout)
+    dataset, device = _prepare(settings)
     recipe = find(settings.recipe)
-    known = registry.find(flow.fingerprint(recipe, settings, dataset, device))
+    known = registry.find(provenance.fingerprint(recipe, settings.seed, device, dataset))
     if known is None or settings.fresh:
         version = flow.run(recipe, settings, dataset, device)
         _judge(version, dataset, settings)
@@ -42,6 +49,15 @@ def train(settings: TrainSettings) -> None:
         if "verdict" not in known.tags or registry.by_alias(CHAMPION) is None:
             _judge(version, dataset, settings)
     _require_champion(version)
+
+
+def compare(settings: CompareSettings) -> None:
+    """Train recipes over seeds, and put them side by side in one table."""
+    dataset, device = _prepare(settings)
+    rows = comparison.compare([find(name) for name in settings.recipes], settings, dataset, device)
+    terminal = Console()
+    # where nobody set a width, rich takes 80 columns, and the table would be cut into pieces
+    Console(width=None if terminal.is_terminal else max(terminal.width, 120)).print(table.draw(rows))
 
 
 def export(settings: ExportSettings) -> None:
@@ -107,7 +123,16 @@ def status(settings: Settings) -> None:
     Console().print(table if table.row_count else "No version is registered yet: run `python -m pipeline train`.")
 
 
-def _load(settings: GateSettings) -> DataSet:
+def _prepare(settings: RunSettings) -> tuple[DataSet, torch.device]:
+    """What every training needs: digits, a device, and MLflow."""
+    dataset = _load(settings)
+    device = choose_device(settings.device)
+    log.info("Device: %s.", describe_device(device))
+    tracking.connect(settings.state_dir, settings.tracking_timeout)
+    return dataset, device
+
+
+def _load(settings: DataSettings) -> DataSet:
     return data.load(settings.data, settings.mnist_dir, settings.state_dir / "data")
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from torch import Tensor
 from pipeline import evaluation, export, pictures, provenance, registry, tracking
 from pipeline.checkpoint import Checkpoint
 from pipeline.data import DataSet, Digits
+from pipeline.devices import choose_precision, describe_device
 from pipeline.evaluation import Evaluation
-from pipeline.networks import Network, count_parameters, normalise
-from pipeline.progress import EpochProgress
+from pipeline.networks import Network, count_macs, count_parameters, normalise
+from pipeline.progress import EpochProgress, RunProgress
 from pipeline.recipes import RECIPES, Recipe
-from pipeline.settings import TrainSettings
-from pipeline.training import Epoch, describe_device, epochs_of, train
+from pipeline.settings import RunSettings, TrainSettings
+from pipeline.training import Epoch, epochs_of, train
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,6 @@ class Learned:
 
     network: Network
     epochs: list[Epoch]
-    seconds: float
     validation: Evaluation
     temperature: float
     digits: Digits  # of the test split
@@ -69,12 +68,9 @@ def run(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch
     dense_accuracy = tracking.find_dense_accuracy(dataset.digest)
     if recipe.name != "dense" and dense_accuracy is None:
         log.info("Training the dense network first, to compare with.")
-        dense = RECIPES["dense"]
-        with _tracked(dense, settings, dataset, device) as checkpoint:
-            dense_accuracy = _learn(dense, settings, dataset, device, checkpoint).test.accuracy()
-        checkpoint.remove()
-    with _tracked(recipe, settings, dataset, device) as checkpoint:
-        learned = _learn(recipe, settings, dataset, device, checkpoint)
+        dense_accuracy = measure(RECIPES["dense"], settings.seed, settings, dataset, device).test.accuracy()
+    with _tracked(recipe, settings.seed, settings, dataset, device) as checkpoint:
+        learned = _learn(recipe, settings.seed, dataset, device, checkpoint)
         if recipe.name != "dense" and dense_accuracy is not None:
             gain = learned.test.accuracy() - dense_accuracy
             mlflow.log_metric("test_accuracy_over_dense", gain)
@@ -86,51 +82,86 @@ def run(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch
     return version
 
 
-def fingerprint(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> str:
-    """What makes two runs the same run."""
-    return provenance.fingerprint(recipe, settings.seed, device.type, dataset)
+def measure(
+    recipe: Recipe,
+    seed: int,
+    settings: RunSettings,
+    dataset: DataSet,
+    device: torch.device,
+    runs: RunProgress | None = None,
+) -> Learned:
+    """Train the recipe in an MLflow run of its own, and read it: as `run` does, but nothing is exported or registered.
+
+    Args:
+        recipe: what to train.
+        seed: decides weights, order and augmentation.
+        settings: where checkpoints are kept, and whether one is gone on from.
+        dataset: what to train on.
+        device: where to train.
+        runs: the runs that this is one of, if it is; shown above its epochs.
+
+    Raises:
+        TrainingError: training cannot go on.
+    """
+    with _tracked(recipe, seed, settings, dataset, device) as checkpoint:
+        learned = _learn(recipe, seed, dataset, device, checkpoint, runs)
+    checkpoint.remove()
+    return learned
 
 
-@contextmanager
-def _tracked(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> Iterator[Checkpoint]:
-    """An MLflow run, a new one or one that was cut off, and its checkpoint."""
-    mark = fingerprint(recipe, settings, dataset, device)
-    file = settings.state_dir / "checkpoints" / f"{recipe.name}-{mark[:12]}.pt"
-    if settings.fresh:
-        file.unlink(missing_ok=True)
-    checkpoint = Checkpoint(file, mark)
-    tags = {
-        "recipe": recipe.name,
+def tags(fingerprint: str, dataset: DataSet, device: torch.device) -> dict[str, str]:
+    """Where a run's result comes from."""
+    found = {
         "data": dataset.name,
         "data_source": dataset.source,
         "data_digest": dataset.digest,
         "device": describe_device(device),
-        "fingerprint": mark,
+        "fingerprint": fingerprint,
         "git_commit": provenance.git_commit(),
         **{f"version.{name}": number for name, number in provenance.versions().items()},
     }
     if dataset.name == "tenth":
-        tags["warning"] = "Trained on the bundled tenth of MNIST: expect lower accuracy."
-    with tracking.run(f"{recipe.name}-{settings.seed}", tags, checkpoint.run_id) as run_id:
+        found["warning"] = "Trained on the bundled tenth of MNIST: expect lower accuracy."
+    return found
+
+
+@contextmanager
+def _tracked(
+    recipe: Recipe, seed: int, settings: RunSettings, dataset: DataSet, device: torch.device
+) -> Iterator[Checkpoint]:
+    """An MLflow run, a new one or one that was cut off, and its checkpoint."""
+    mark = provenance.fingerprint(recipe, seed, device, dataset)
+    file = settings.state_dir / "checkpoints" / f"{recipe.name}-{mark[:12]}.pt"
+    if settings.fresh:
+        file.unlink(missing_ok=True)
+    checkpoint = Checkpoint(file, mark)
+    precision = str(choose_precision(device, recipe.mixed_precision)).removeprefix("torch.")
+    described = {"recipe": recipe.name, "precision": precision, **tags(mark, dataset, device)}
+    with tracking.run(f"{recipe.name}-{seed}", described, checkpoint.run_id) as run_id:
         if run_id != checkpoint.run_id:
-            tracking.log_parameters(recipe, settings.model_dump(mode="json"))
+            chosen = settings.model_dump(mode="json", exclude={"recipes", "seeds"})
+            tracking.log_parameters(recipe, chosen | {"recipe": recipe.name, "seed": seed})
             tracking.log_dataset(dataset)
         checkpoint.run_id = run_id
         yield checkpoint
 
 
 def _learn(
-    recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device, checkpoint: Checkpoint
+    recipe: Recipe,
+    seed: int,
+    dataset: DataSet,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    runs: RunProgress | None = None,
 ) -> Learned:
     epochs = epochs_of(recipe, tenth=dataset.name == "tenth")
     history = History()
-    started = time.perf_counter()
-    with EpochProgress(recipe.name, epochs, len(dataset.train), device) as progress:
+    with EpochProgress(recipe.name, epochs, len(dataset.train), device, runs) as progress:
         network = train(
-            recipe, epochs, dataset.train, dataset.validation, device, settings.seed,
+            recipe, epochs, dataset.train, dataset.validation, device, seed,
             [progress, history, tracking.RunReporter(str(checkpoint.run_id))], checkpoint,
         )  # fmt: skip
-    seconds = time.perf_counter() - started
+    seconds = sum(epoch.seconds for epoch in history.epochs)  # also of those before a run was cut off
     validation = evaluation.evaluate(network, dataset.validation)
     temperature = evaluation.fit_temperature(validation)
     digits = dataset.read_test()  # the one time, after every choice has been made
@@ -138,7 +169,10 @@ def _learn(
     mlflow.log_metrics(
         {
             "parameters": count_parameters(network),
+            "macs": count_macs(network),
+            "epochs": epochs,
             "training_seconds": seconds,
+            "training_images_per_second": epochs * len(dataset.train) / seconds,
             "temperature": temperature,
             "final_validation_accuracy": validation.accuracy(),
             "test_accuracy": test.accuracy(),
@@ -151,7 +185,7 @@ def _learn(
         "%s: %.2f %% of %s test digits right (validation %.2f %%), trained in %.0f s.",
         recipe.name, 100 * test.accuracy(), f"{len(digits):,}", 100 * validation.accuracy(), seconds,
     )  # fmt: skip
-    return Learned(network, history.epochs, seconds, validation, temperature, digits, test)
+    return Learned(network, history.epochs, validation, temperature, digits, test)
 
 
 def _log_pictures(learned: Learned) -> None:
@@ -184,7 +218,7 @@ def _register(
         "data_source": dataset.source,
         "data_digest": dataset.digest,
         "code_digest": provenance.code_digest(),
-        "fingerprint": fingerprint(recipe, settings, dataset, device),
+        "fingerprint": provenance.fingerprint(recipe, settings.seed, device, dataset),
         "validation_accuracy": f"{learned.validation.accuracy():.6f}",
         "test_accuracy": f"{learned.test.accuracy():.6f}",
     }

@@ -6,11 +6,13 @@ work.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.recipes import Architecture
 
@@ -101,13 +103,68 @@ class DenseNet(Network):
         return self(pixels), []
 
 
+class VGGNet(Network):
+    """Blocks of 3x3 convolutions, each with batch normalisation and ReLU, a block pooled at its end; one linear layer.
+
+    Source: Simonyan & Zisserman, "Very Deep Convolutional Networks" (2015), with batch normalisation (Ioffe & Szegedy,
+    2015). The last convolution of a block is pooled before it is normalised, which leaves a quarter to normalise.
+
+    Args:
+        blocks: filters of each convolution, block by block; each block halves the picture's side.
+        dropout: share of the last features that is left out of each training step.
+    """
+
+    def __init__(self, blocks: Sequence[Sequence[int]], dropout: float = 0.0) -> None:
+        super().__init__()
+        filters = [width for block in blocks for width in block]
+        self._pooled = [place == len(block) for block in blocks for place in range(1, len(block) + 1)]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False) for inputs, outputs in pairwise([1, *filters])
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in filters)
+        side = 28 // 2 ** len(blocks)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(filters[-1] * side * side, 10)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Float32 [n, 1, 28, 28], normalised, to logits float32 [n, 10]."""
+        for convolution, norm, pooled in zip(self.convolutions, self.norms, self._pooled, strict=True):
+            pixels = convolution(pixels)
+            pixels = functional.relu(norm(functional.max_pool2d(pixels, 2) if pooled else pixels))
+        logits: Tensor = self.output(self.dropout(pixels.flatten(1)))
+        return logits
+
+    def examine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As `forward`, with the feature maps of each convolution, before pooling."""
+        maps: list[Tensor] = []
+        for convolution, norm, pooled in zip(self.convolutions, self.norms, self._pooled, strict=True):
+            pixels = convolution(pixels)
+            maps.append(functional.relu(norm(pixels)))
+            pixels = functional.relu(norm(functional.max_pool2d(pixels, 2))) if pooled else maps[-1]
+        logits: Tensor = self.output(self.dropout(pixels.flatten(1)))
+        return logits, maps
+
+
+NETWORKS = {network.__name__: network for network in (MNISTConvNet, DenseNet, VGGNet)}
+
+
 def build(architecture: Architecture) -> Network:
     """The network that a recipe describes, with the weights that torch's random state gives it."""
-    if architecture.name == "DenseNet":
-        return DenseNet()
-    return MNISTConvNet(architecture.filters, architecture.kernel_size, architecture.dropout)
+    arguments = asdict(architecture)
+    return NETWORKS[arguments.pop("name")](**arguments)
 
 
 def count_parameters(network: nn.Module) -> int:
     """The number of trained weights."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: nn.Module) -> int:
+    """Multiply-accumulates that one picture takes, in convolutions and linear layers; all else costs little beside."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(normalise(torch.zeros(1, 28, 28)))
+    network.train(was_training)
+    flops: int = counter.get_total_flops()
+    return flops // 2  # a multiplication and an addition each

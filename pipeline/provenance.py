@@ -9,11 +9,14 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from pipeline.data import DataSet
+from pipeline.devices import choose_precision
 from pipeline.recipes import Recipe
 
 # The modules that decide a model's weights and file. A change elsewhere, in a picture or a message, retrains nothing.
-DECISIVE = ("augmentation", "data", "networks", "training", "evaluation", "export")
+DECISIVE = ("augmentation", "data", "devices", "networks", "training", "evaluation", "export")
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "mlflow", "numpy")
 
 
@@ -45,15 +48,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def fingerprint(recipe: Recipe, seed: int, device: str, dataset: DataSet) -> str:
-    """SHA-256 over what decides a model: recipe, seed, kind of device, data, code and the versions behind it.
+def fingerprint(recipe: Recipe, seed: int, device: torch.device, dataset: DataSet) -> str:
+    """SHA-256 over what decides a model: recipe, seed, kind of device and its precision, data, code and the versions.
 
     Two runs of one fingerprint on one machine's CPU give the same weights.
     """
     decides = {
         "recipe": {field: value for field, value in asdict(recipe).items() if field not in ("name", "about")},
         "seed": seed,
-        "device": device,
+        "device": [device.type, str(choose_precision(device, recipe.mixed_precision))],
         "data": dataset.digest,
         "code": code_digest(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")},

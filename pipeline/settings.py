@@ -6,10 +6,10 @@
 import difflib
 import os
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliApp, CliVariadicArg, NoDecode, SettingsConfigDict, SettingsError
 
 from pipeline import PipelineError
 from pipeline.recipes import RECIPES, RecipeError, find
@@ -53,13 +53,18 @@ class Settings(BaseSettings):
     )
 
 
-class GateSettings(Settings):
-    """What a version must show to become champion."""
+class DataSettings(Settings):
+    """Which digits."""
 
     data: Literal["auto", "full", "tenth"] = Field(
         "auto",
         description="The full MNIST, the bundled tenth of it, or (`auto`) the full set where it can be had.",
     )
+
+
+class GateSettings(DataSettings):
+    """What a version must show to become champion."""
+
     minimum_accuracy: float = Field(
         0.98, ge=0, le=1, description="Share of the validation digits that a champion must read right."
     )
@@ -71,24 +76,61 @@ class GateSettings(Settings):
     )
 
 
-class TrainSettings(GateSettings):
-    """How to train."""
+class RunSettings(DataSettings):
+    """Where a run trains, and whether anew."""
 
-    recipe: str = Field("default", description=f"What to train: {', '.join(RECIPES)}, or a TOML file of your own.")
-    seed: int = Field(1, ge=0, lt=2**32, description="Decides weights, order and augmentation.")
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(
         "auto", description="Where to train; `auto` takes the first that is there, in this order."
     )
-    fresh: bool = Field(False, description="Start over: forget a checkpoint, and train again what gave a model before.")
+    fresh: bool = Field(
+        False, description="Start over: forget checkpoints, and train again what these settings trained before."
+    )
 
-    @field_validator("recipe")
+
+def _known(name: str) -> str:
+    try:
+        find(name)
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+RecipeName = Annotated[str, AfterValidator(_known)]
+
+
+class TrainSettings(RunSettings, GateSettings):
+    """How to train."""
+
+    recipe: RecipeName = Field(
+        "default", description=f"What to train: {', '.join(RECIPES)}, or a TOML file of your own."
+    )
+    seed: int = Field(1, ge=0, lt=2**32, description="Decides weights, order and augmentation.")
+
+
+class CompareSettings(RunSettings):
+    """What to compare, and over how many seeds."""
+
+    recipes: CliVariadicArg[Annotated[tuple[RecipeName, ...], NoDecode]] = Field(
+        ",".join(RECIPES),
+        validate_default=True,
+        min_length=1,
+        description="What to compare: recipes and TOML files of your own, with commas between, or as flags spaces.",
+    )
+    seeds: int = Field(3, ge=1, lt=2**32, description="How often to train each recipe: with the seeds 1 to this one.")
+
+    @field_validator("recipes", mode="before")
     @classmethod
-    def _known(cls, name: str) -> str:
-        try:
-            find(name)
-        except RecipeError as error:
-            raise ValueError(str(error)) from None
-        return name
+    def _split(cls, names: object) -> object:
+        return [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+
+    @field_validator("recipes")
+    @classmethod
+    def _once_each(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        called = [find(name).name for name in names]
+        for name in called:
+            if called.count(name) > 1:
+                raise ValueError(f"{name} is there more than once")
+        return names
 
 
 class ExportSettings(Settings):
@@ -104,7 +146,7 @@ class PromoteSettings(GateSettings):
     version: int | None = Field(None, ge=1, description="Version to judge and promote; the newest if not given.")
 
 
-COMMAND_SETTINGS: tuple[type[Settings], ...] = (TrainSettings, ExportSettings, PromoteSettings)
+COMMAND_SETTINGS: tuple[type[Settings], ...] = (TrainSettings, CompareSettings, ExportSettings, PromoteSettings)
 
 
 def read(kind: type[Kind], arguments: list[str], command: str) -> Kind:

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +15,9 @@ from pathlib import Path
 import mlflow
 import mlflow.data.numpy_dataset
 import numpy as np
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from torch import Tensor
 
 from pipeline import PipelineError
@@ -64,13 +65,21 @@ def connect(state_dir: Path, timeout: float) -> None:
 def run(name: str, tags: dict[str, str], resumed: str | None = None) -> Iterator[str]:
     """An MLflow run with its console log; it is marked as failed if the block raises. Gives the run's id.
 
+    Within the block of another run it is nested in that one.
+
     Args:
         name: shown by MLflow.
         tags: of the run.
         resumed: the id of a run that was cut off; it goes on if MLflow still knows it.
     """
     known = resumed if resumed and _is_known(resumed) else None
-    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(known, run_name=name, tags=tags) as active:
+    parent = mlflow.active_run()
+    if parent:  # MLflow itself sets this tag on new runs only
+        tags = tags | {MLFLOW_PARENT_RUN_ID: parent.info.run_id}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mlflow.start_run(known, run_name=name, nested=parent is not None, tags=tags) as active,
+    ):
         console = logging.FileHandler(Path(folder) / ("console-resumed.log" if known else "console.log"))
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger().addHandler(console)
@@ -152,14 +161,31 @@ class RunReporter:
 
 def find_dense_accuracy(data_digest: str) -> float | None:
     """Test accuracy of the newest finished run of the dense network on the same data, if there is one."""
-    runs = mlflow.search_runs(
+    runs = _search(f"tags.recipe = 'dense' and tags.data_digest = '{data_digest}' and status = 'FINISHED'", 1)
+    return runs[0].data.metrics.get("test_accuracy") if runs else None
+
+
+def find_newest(fingerprint: str) -> Run | None:
+    """The newest run of a fingerprint, finished or not."""
+    runs = _search(f"tags.fingerprint = '{fingerprint}'", 1)
+    return runs[0] if runs else None
+
+
+def find_finished(fingerprint: str, metrics: Collection[str]) -> Run | None:
+    """The newest finished run of a fingerprint among those that logged all of these metrics."""
+    runs = _search(f"tags.fingerprint = '{fingerprint}' and status = 'FINISHED'")
+    return next((run for run in runs if run.data.metrics.keys() >= set(metrics)), None)
+
+
+def _search(condition: str, most: int = 100) -> list[Run]:
+    runs: list[Run] = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
-        filter_string=f"tags.recipe = 'dense' and tags.data_digest = '{data_digest}' and status = 'FINISHED'",
+        filter_string=condition,
         order_by=["attributes.start_time DESC"],
-        max_results=1,
+        max_results=most,
         output_format="list",
     )
-    return runs[0].data.metrics.get("test_accuracy") if runs else None
+    return runs
 
 
 def _is_known(run_id: str) -> bool:

@@ -4,11 +4,12 @@ The data set is one uint8 tensor on the device. A batch is cut out of it by a ra
 as a whole, and never decoded picture by picture.
 """
 
+import copy
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline import PipelineError
 from pipeline.augmentation import distort
 from pipeline.checkpoint import Checkpoint
 from pipeline.data import Digits
+from pipeline.devices import choose_precision, make_optimizer, replayed
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build, normalise
 from pipeline.recipes import Augmentation, Recipe
@@ -62,28 +64,6 @@ class Reporter(Protocol):
         """An epoch is done."""
 
 
-def choose_device(wish: str) -> torch.device:
-    """The device to train on: `cuda`, `mps` or `cpu`, or for `auto` the first of them that is there.
-
-    Raises:
-        TrainingError: the wished device is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wish == "auto":
-        return torch.device(next(name for name, available in there.items() if available))
-    if not there[wish]:
-        available = ", ".join(name for name, available in there.items() if available)
-        raise TrainingError(f"There is no {wish} device here: set PIPELINE_DEVICE to auto or one of: {available}.")
-    return torch.device(wish)
-
-
-def describe_device(device: torch.device) -> str:
-    """The device in words, for logs and tags."""
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
-
-
 def epochs_of(recipe: Recipe, tenth: bool) -> int:
     """How many epochs a recipe takes on the full set or on the tenth."""
     return (recipe.epochs_on_tenth if tenth else None) or recipe.epochs
@@ -98,6 +78,7 @@ def train(
     seed: int,
     reporters: Sequence[Reporter] = (),
     checkpoint: Checkpoint | None = None,
+    watch: Callable[[Network], None] | None = None,
 ) -> Network:
     """Train the recipe's network.
 
@@ -111,6 +92,8 @@ def train(
         reporters: told after each batch and after each epoch.
         checkpoint: gone on from, if it holds a state, and saved to after each epoch. On the CPU the weights are then
             bit for bit those of a training that was not cut off.
+        watch: given the network that will be kept, before the first step; its weights follow the training, so that a
+            reporter can judge them at any step.
 
     Returns:
         The network on the CPU, in evaluation mode; with the averaged weights where the recipe averages.
@@ -124,23 +107,20 @@ def train(
     batch_size = recipe.batch_size if device.type == "cpu" else recipe.batch_size_on_gpu
     if batch_size > len(digits):
         raise TrainingError(f"A batch of {batch_size} is larger than the {len(digits)} digits: lower the batch size.")
-    now = _Training(recipe, math.ceil(len(digits) / batch_size) * epochs, device, seed)
+    now = _Training(recipe, math.ceil(len(digits) / batch_size) * epochs, digits, device, seed)
     if checkpoint and checkpoint.state:
         now.restore(checkpoint.state)
         for reporter in reporters:
             reporter.resume(now.epochs, now.position)
-    network = now.network
+    if watch:
+        watch(now.averaged())
     with _stop_on_signal() as stop:
         while len(now.epochs) < epochs:
             started = time.perf_counter()
-            network.train()
-            for images, labels in now.batches(digits, batch_size):
-                loss = functional.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
-                now.optimizer.zero_grad()
-                loss.backward()
-                now.step(loss.detach(), len(labels))
+            for chosen in now.batches(batch_size):
+                loss = now.step(chosen)
                 for reporter in reporters:
-                    reporter.step(len(labels), loss.detach())
+                    reporter.step(len(chosen), loss)
                 if stop.is_set():
                     now.seconds += time.perf_counter() - started
                     if checkpoint:
@@ -161,7 +141,7 @@ def train(
                 train_loss=train_loss,
                 validation_loss=judged.loss(),
                 validation_accuracy=judged.accuracy(),
-                learning_rate=now.optimizer.param_groups[0]["lr"],
+                learning_rate=float(now.optimizer.param_groups[0]["lr"]),
                 images_per_second=len(digits) / seconds,
                 seconds=seconds,
             )
@@ -176,58 +156,68 @@ def train(
 class _Training:
     """Where training stands: all that changes from step to step, and that a checkpoint must hold."""
 
-    def __init__(self, recipe: Recipe, steps: int, device: torch.device, seed: int) -> None:
-        self._recipe, self._device = recipe, device
+    def __init__(self, recipe: Recipe, steps: int, digits: Digits, device: torch.device, seed: int) -> None:
+        self._recipe, self._digits, self._device = recipe, digits, device
         self.network = build(recipe.network).to(device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(  # without decay it is Adam (Kingma & Ba, 2015)
-            self.network.parameters(),
-            lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self._precision = choose_precision(device, recipe.mixed_precision)
+        self._average: Network = copy.deepcopy(self.network) if recipe.averaging else self.network
+        self.optimizer = make_optimizer(self.network.parameters(), recipe.learning_rate, recipe.weight_decay, device)
         self._schedule = (
-            OneCycleLR(self.optimizer, recipe.learning_rate, total_steps=steps) if recipe.one_cycle else None
-        )
-        self._average = (
-            AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
-            if recipe.averaging
+            OneCycleLR(self.optimizer, recipe.learning_rate, steps, pct_start=recipe.warm_up, cycle_momentum=False)
+            if recipe.one_cycle
             else None
         )
         self._generator = torch.Generator(device).manual_seed(seed)
+        self._learn_from = replayed(self._learn, device, self._generator)
         self.epochs: list[Epoch] = []
         self.steps = 0
+        self.total = torch.zeros((), device=device)  # of the epoch's losses
         self._begin()
 
     def _begin(self) -> None:
         """Begin an epoch: `position` counts the digits that it has seen, in the random `order`."""
         self._order: Tensor | None = None
         self.position, self.seconds = 0, 0.0
-        self.total = torch.zeros((), device=self._device)
+        self.total.zero_()
         self.losses: list[tuple[int, Tensor]] = []
 
-    def batches(self, digits: Digits, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """What is left of the epoch: float32 [n, 1, 28, 28], normalised, and int64 [n]."""
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """What is left of the epoch: the places of the digits of each batch, int64 [n]."""
         if self._order is None:
-            self._order = torch.randperm(len(digits), generator=self._generator, device=self._device)
+            self._order = torch.randperm(len(self._digits), generator=self._generator, device=self._device)
         left = self._order[self.position :]
-        for chosen in left.split(batch_size) if len(left) else ():
-            images = digits.images[chosen].to(torch.float32)
-            if self._recipe.augmentation != Augmentation():
-                images = distort(images, self._recipe.augmentation, self._generator)
-            yield normalise(images).contiguous(memory_format=torch.channels_last), digits.labels[chosen]
+        yield from left.split(batch_size) if len(left) else ()
 
-    def step(self, loss: Tensor, images: int) -> None:
-        """Follow the gradients that were computed, and count."""
+    def _learn(self, chosen: Tensor) -> Tensor:
+        """Follow the gradient of the loss over some digits, and answer with it; runs on the device alone."""
+        images = self._digits.images[chosen].to(torch.float32)
+        if self._recipe.augmentation != Augmentation():
+            images = distort(images, self._recipe.augmentation, self._generator)
+        pixels = normalise(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, self._precision, self._precision != torch.float32, cache_enabled=False):
+            logits = self.network(pixels)
+        labels = self._digits.labels[chosen]
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self._recipe.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
         self.optimizer.step()
+        self.total += loss.detach() * len(chosen)
+        return loss.detach()
+
+    def step(self, chosen: Tensor) -> Tensor:
+        """Take one step of training, and count."""
+        loss = self._learn_from(chosen)
+        self.steps += 1
+        self.position += len(chosen)
         if self._schedule:
             self._schedule.step()
-        if self._average:
-            self._average.update_parameters(self.network)
-        self.steps += 1
-        self.position += images
-        self.total += loss * images
+        if self._average is not self.network:
+            # Early averages would be of the random start: the window grows with the steps taken, up to the recipe's.
+            keep = min(self._recipe.averaging, (1 + self.steps) / (10 + self.steps))
+            get_ema_multi_avg_fn(keep)(_numbers(self._average), _numbers(self.network), self.steps)
         if self.steps % LOSS_EVERY == 0:
-            self.losses.append((self.steps, loss))
+            self.losses.append((self.steps, loss.clone()))
+        return loss
 
     def finish(self, epoch: Epoch) -> None:
         """End an epoch."""
@@ -236,19 +226,16 @@ class _Training:
 
     def averaged(self) -> Network:
         """The network that is judged and kept."""
-        if self._average is None:
-            return self.network
-        assert isinstance(self._average.module, Network)
-        return self._average.module
+        return self._average
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"network": self.network, "optimizer": self.optimizer}
-        return parts | {"schedule": self._schedule, "average": self._average}
+        parts = {"network": self.network, "average": self._average, "optimizer": self.optimizer}
+        return parts | ({"schedule": self._schedule} if self._schedule else {})
 
     def state(self) -> dict[str, Any]:
         """All of it, as `Checkpoint` keeps it."""
         return {
-            **{name: part.state_dict() for name, part in self._parts().items() if part},
+            **{name: part.state_dict() for name, part in self._parts().items()},
             "random": torch.get_rng_state(),
             "random_on_gpu": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
             "generator": self._generator.get_state(),
@@ -260,8 +247,7 @@ class _Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         for name, part in self._parts().items():
-            if part:
-                part.load_state_dict(state[name])
+            part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
         if state["random_on_gpu"] is not None:
             torch.cuda.set_rng_state(state["random_on_gpu"], self._device)
@@ -269,7 +255,13 @@ class _Training:
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
         self._order = state["order"]
         self.steps, self.position, self.seconds = state["steps"], state["position"], state["seconds"]
-        self.total, self.losses = state["total"], state["losses"]
+        self.total.copy_(state["total"])
+        self.losses = state["losses"]
+
+
+def _numbers(network: Network) -> list[Tensor]:
+    """Weights and statistics, without counters."""
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
 
 
 @contextmanager

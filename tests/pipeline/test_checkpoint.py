@@ -13,13 +13,13 @@ from torch import Tensor
 from pipeline.checkpoint import Checkpoint, CheckpointError
 from pipeline.data import DataSet, Digits
 from pipeline.networks import Network
-from pipeline.recipes import Architecture, Augmentation
+from pipeline.recipes import Augmentation, MNISTConvNet
 from pipeline.training import Epoch, train
 from tests.conftest import QUICK
 
 EVERYTHING = replace(  # all that has a state: schedule, average, and random numbers of three kinds
     QUICK,
-    network=Architecture(dropout=0.3),
+    network=MNISTConvNet(dropout=0.3),
     averaging=0.9,
     weight_decay=0.01,
     augmentation=Augmentation(10, 0.1, 8, 2),

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.data import DataSet
-from pipeline.networks import DenseNet, MNISTConvNet, build, count_parameters, normalise
+from pipeline.networks import DenseNet, MNISTConvNet, VGGNet, build, count_macs, count_parameters, normalise
 from pipeline.recipes import RECIPES
 
 
@@ -14,10 +14,26 @@ from pipeline.recipes import RECIPES
         ("third-block", 320 + 18_496 + 73_856 + 1152 * 128 + 128 + 1_290),
         ("kernel-5x5", 832 + 51_264 + 401_536 + 1_290),
         ("dropout", 421_642),
+        ("compact", 75_538),
+        ("best", 432 + 96 + 41_472 + 192 + 82_944 + 192 + 165_888 + 384 + 192 * 9 * 10 + 10),
     ],
 )
 def test_parameters_are_those_of_the_chapter(recipe: str, parameters: int) -> None:
     assert count_parameters(build(RECIPES[recipe].network)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("recipe", "macs"),
+    [
+        ("chapter", 28 * 28 * 32 * 9 + 14 * 14 * 64 * 32 * 9 + 3136 * 128 + 128 * 10),
+        ("dense", 784 * 128 + 128 * 10),
+        ("kernel-5x5", 28 * 28 * 32 * 25 + 14 * 14 * 64 * 32 * 25 + 3136 * 128 + 128 * 10),
+    ],
+)
+def test_macs_are_those_of_one_picture(recipe: str, macs: int) -> None:
+    network = build(RECIPES[recipe].network)
+    assert count_macs(network) == macs
+    assert network.training
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -37,6 +53,15 @@ def test_feature_maps_are_taken_after_the_relu_and_before_pooling(tenth: DataSet
         assert first.shape == (3, 32, 28, 28)
         assert second.shape == (3, 64, 14, 14)
         torch.testing.assert_close(first, network.convolutions[0](pixels).clamp(min=0))
+
+
+def test_vgg_net_learns_its_statistics_in_training_and_uses_them_after(tenth: DataSet) -> None:
+    network, pixels = VGGNet(((8,), (8, 16))), normalise(tenth.validation.images[:64])
+    assert not torch.equal(network(pixels), network.eval()(pixels))
+    assert torch.equal(network(pixels)[:3], network(pixels[:3]))  # no answer depends on the rest of its batch
+    _, maps = network.examine(pixels[:3])
+    assert [tuple(layer.shape) for layer in maps] == [(3, 8, 28, 28), (3, 8, 14, 14), (3, 16, 14, 14)]
+    assert all(layer.min() >= 0 for layer in maps)
 
 
 def test_dropout_works_in_training_only(tenth: DataSet) -> None:

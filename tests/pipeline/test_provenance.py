@@ -5,34 +5,43 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline import provenance
 from pipeline.data import DataSet
 from pipeline.recipes import RECIPES
 
-RECIPE = RECIPES["default"]
+RECIPE, CPU = RECIPES["default"], torch.device("cpu")
 
 
 def test_fingerprint_stays_where_nothing_changes_and_changes_with_all_that_decides(tenth: DataSet) -> None:
-    one = provenance.fingerprint(RECIPE, 1, "cpu", tenth)
-    assert provenance.fingerprint(RECIPE, 1, "cpu", tenth) == one
+    one = provenance.fingerprint(RECIPE, 1, CPU, tenth)
+    assert provenance.fingerprint(RECIPE, 1, CPU, tenth) == one
     others = [
-        provenance.fingerprint(replace(RECIPE, weight_decay=0.02), 1, "cpu", tenth),
-        provenance.fingerprint(RECIPE, 2, "cpu", tenth),
-        provenance.fingerprint(RECIPE, 1, "cuda", tenth),
-        provenance.fingerprint(RECIPE, 1, "cpu", replace(tenth, digest="0" * 64)),
+        provenance.fingerprint(replace(RECIPE, weight_decay=0.02), 1, CPU, tenth),
+        provenance.fingerprint(RECIPE, 2, CPU, tenth),
+        provenance.fingerprint(RECIPE, 1, torch.device("mps"), tenth),
+        provenance.fingerprint(RECIPE, 1, CPU, replace(tenth, digest="0" * 64)),
     ]
     assert len({one, *others}) == 5
 
 
 def test_fingerprint_changes_with_the_code(tenth: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    before = provenance.fingerprint(RECIPE, 1, "cpu", tenth)
+    before = provenance.fingerprint(RECIPE, 1, CPU, tenth)
     shutil.copytree(Path(provenance.__file__).parent, tmp_path / "pipeline", ignore=shutil.ignore_patterns("*.gz"))
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "pipeline" / "provenance.py"))
-    assert provenance.fingerprint(RECIPE, 1, "cpu", tenth) == before
+    assert provenance.fingerprint(RECIPE, 1, CPU, tenth) == before
     with (tmp_path / "pipeline" / "training.py").open("a") as file:
         file.write("# changed\n")
-    assert provenance.fingerprint(RECIPE, 1, "cpu", tenth) != before
+    assert provenance.fingerprint(RECIPE, 1, CPU, tenth) != before
+
+
+def test_fingerprint_changes_with_the_precision(tenth: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = set()
+    for able in (False, True):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"avx512_bf16": able})
+        marks.add(provenance.fingerprint(RECIPE, 1, CPU, tenth))
+    assert len(marks) == 2
 
 
 def test_git_commit_is_known_in_a_checkout_and_unknown_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.recipes import RECIPES, Architecture, RecipeError, find
+from pipeline.recipes import RECIPES, MNISTConvNet, RecipeError, find
 
 
 def written(folder: Path, text: str, name: str = "mine.toml") -> str:
@@ -24,7 +24,7 @@ def test_recipe_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
     """
     recipe = find(written(tmp_path, text))
     assert (recipe.name, recipe.epochs, recipe.learning_rate, recipe.batch_size) == ("mine", 3, 0.002, 16)
-    assert recipe.network == Architecture(filters=(16, 32, 64))
+    assert recipe.network == MNISTConvNet(filters=(16, 32, 64))
     assert recipe.augmentation.rotation == 5
 
 
@@ -36,7 +36,7 @@ def test_recipe_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
         ("epochs = 2.5", "epochs: input should be a valid integer"),
         ("learning_rate = nan", "learning_rate: input should be"),
         ("averaging = 1.0", "averaging: input should be less than 1"),
-        ("[network]\nname = 'LeNet'", "network.name: input should be 'MNISTConvNet' or 'DenseNet'"),
+        ("[network]\nname = 'LeNet'", "network.name: must be one of MNISTConvNet, DenseNet, VGGNet"),
         ("[network]\nkernel_size = 4", "network.kernel_size: input should be 1, 3, 5 or 7"),
         ("[network]\nfilters = [1, 2, 3, 4, 5]", "network.filters: tuple should have at most 4 items"),
         ("[augmentation]\nflip = 1", "augmentation.flip: unexpected keyword argument"),

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.recipes import RECIPES
 from pipeline.settings import (
     COMMAND_SETTINGS,
+    CompareSettings,
     ExportSettings,
     TrainSettings,
     WrongSettingError,
@@ -13,6 +15,10 @@ from pipeline.settings import (
 
 def train(*flags: str) -> TrainSettings:
     return read(TrainSettings, list(flags), "train")
+
+
+def compare(*flags: str) -> CompareSettings:
+    return read(CompareSettings, list(flags), "compare")
 
 
 def test_defaults_just_work() -> None:
@@ -60,6 +66,42 @@ def test_wrong_setting_is_refused_by_name(
     assert raised.value.exit_code == 2
 
 
+@pytest.mark.parametrize("flags", [("--recipes", "dense", "chapter"), ("--recipes", "dense,chapter")])
+def test_recipes_to_compare_stand_with_spaces_or_commas_between(flags: tuple[str, ...]) -> None:
+    assert compare(*flags, "--seeds", "2").recipes == ("dense", "chapter")
+
+
+def test_all_recipes_are_compared_unless_some_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (compare().recipes, compare().seeds) == (tuple(RECIPES), 3)
+    monkeypatch.setenv("PIPELINE_RECIPES", "dense, default")
+    assert compare().recipes == ("dense", "default")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            ["--recipes", "dense", "defualt"],
+            "PIPELINE_RECIPES (--recipes) cannot be 'defualt': there is no such recipe",
+        ),
+        (["--recipes", "dense", "dense"], "cannot be 'dense,dense': dense is there more than once"),
+        (["--recipes", "one/mine.toml", "other/mine.toml"], "mine is there more than once"),
+        (["--recipes"], "PIPELINE_RECIPES (--recipes) cannot be []"),
+        (["--seeds", "0"], "PIPELINE_SEEDS (--seeds) cannot be '0': Input should be greater than or equal to 1"),
+    ],
+)
+def test_wrong_comparison_is_refused_by_name(
+    flags: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "other"):
+        Path(folder).mkdir()
+        Path(folder, "mine.toml").write_text("epochs = 1")
+    with pytest.raises(WrongSettingError) as raised:
+        compare(*flags)
+    assert told in str(raised.value)
+
+
 def test_unknown_flag_is_refused() -> None:
     with pytest.raises(WrongSettingError, match="--bogus"):
         train("--bogus", "1")
@@ -77,7 +119,7 @@ def test_help_tells_flag_meaning_default_and_variable(capsys: pytest.CaptureFixt
     assert exited.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "--seed int Decides weights, order and augmentation. (default: 1) [env: PIPELINE_SEED]" in told
-    assert "chapter, dense, third-block, kernel-5x5, dropout, default, or a TOML file" in told
+    assert "chapter, dense, third-block, kernel-5x5, dropout, default, compact, best, or a TOML file" in told
 
 
 def test_every_field_has_a_description() -> None:

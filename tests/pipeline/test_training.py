@@ -7,9 +7,9 @@ from torch import Tensor
 
 from pipeline.data import DataSet, Digits
 from pipeline.evaluation import evaluate
-from pipeline.networks import build
+from pipeline.networks import Network, build
 from pipeline.recipes import RECIPES, Augmentation
-from pipeline.training import Epoch, TrainingError, choose_device, describe_device, epochs_of, train
+from pipeline.training import Epoch, TrainingError, epochs_of, train
 from tests.conftest import QUICK
 
 CPU = torch.device("cpu")
@@ -45,6 +45,21 @@ def test_network_learns_and_reports(tenth: DataSet) -> None:
     assert last.validation_accuracy > 0.93
     assert evaluate(network, tenth.validation).accuracy() == last.validation_accuracy
     assert not network.training
+
+
+def test_the_network_that_is_kept_can_be_watched(tenth: DataSet) -> None:
+    few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
+    watched: list[Network] = []
+    accuracies: list[float] = []
+
+    class Judge(Witness):
+        def step(self, images: int, loss: Tensor) -> None:
+            accuracies.append(evaluate(watched[0], few).accuracy())
+
+    network = train(EVERYTHING, 2, few, few, CPU, 1, [Judge()], watch=watched.append)
+    unwatched = train(EVERYTHING, 2, few, few, CPU, 1).state_dict()
+    assert accuracies[0] < accuracies[-1] == evaluate(network, few).accuracy()
+    assert all(torch.equal(weights, unwatched[name]) for name, weights in network.state_dict().items())
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(tenth: DataSet) -> None:
@@ -85,19 +100,6 @@ def test_batch_larger_than_the_data_is_refused(tenth: DataSet) -> None:
 def test_recipes_have_more_epochs_on_the_tenth_only_where_told() -> None:
     assert (epochs_of(RECIPES["default"], tenth=False), epochs_of(RECIPES["default"], tenth=True)) == (8, 40)
     assert (epochs_of(RECIPES["chapter"], tenth=False), epochs_of(RECIPES["chapter"], tenth=True)) == (5, 5)
-
-
-def test_device_is_chosen_or_refused() -> None:
-    assert choose_device("cpu") == CPU
-    assert describe_device(CPU).startswith("cpu (")
-    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(TrainingError, match=f"There is no {missing} device here: set PIPELINE_DEVICE to auto"):
-        choose_device(missing)
-
-
-@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
-def test_cpu_is_chosen_where_there_is_no_gpu() -> None:
-    assert choose_device("auto") == CPU
 
 
 @pytest.mark.full

@@ -1,0 +1,116 @@
+"""The table of a comparison: one row a recipe, from the metrics of its runs; as CSV, as Markdown and on the console."""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+from rich.table import Table
+
+# of each run, by their names in MLflow
+METRICS = (
+    "parameters",
+    "macs",
+    "epochs",
+    "final_validation_accuracy",
+    "test_accuracy",
+    "training_seconds",
+    "training_images_per_second",
+)
+HEADINGS = ("recipe", "parameters", "MACs", "epochs", "seeds", "validation %", "test %", "seconds", "images/s")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe over its seeds. Accuracies are shares; a standard deviation of one seed is None."""
+
+    recipe: str
+    parameters: int
+    macs: int  # multiply-accumulates a picture
+    epochs: int
+    seeds: int
+    validation_accuracy_mean: float
+    validation_accuracy_sd: float | None
+    test_accuracy_mean: float
+    test_accuracy_sd: float | None
+    seconds_mean: float
+    images_per_second_mean: float
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def summarise(recipe: str, runs: Sequence[Mapping[str, float]]) -> Row:
+    """The row of a recipe.
+
+    Args:
+        recipe: its name.
+        runs: the metrics of one run a seed, with at least METRICS.
+    """
+
+    def mean(metric: str) -> float:
+        return statistics.mean(run[metric] for run in runs)
+
+    def deviation(metric: str) -> float | None:
+        return statistics.stdev(run[metric] for run in runs) if len(runs) > 1 else None
+
+    return Row(
+        recipe=recipe,
+        parameters=int(runs[0]["parameters"]),
+        macs=int(runs[0]["macs"]),
+        epochs=int(runs[0]["epochs"]),
+        seeds=len(runs),
+        validation_accuracy_mean=mean("final_validation_accuracy"),
+        validation_accuracy_sd=deviation("final_validation_accuracy"),
+        test_accuracy_mean=mean("test_accuracy"),
+        test_accuracy_sd=deviation("test_accuracy"),
+        seconds_mean=mean("training_seconds"),
+        images_per_second_mean=mean("training_images_per_second"),
+    )
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows for programs: a column a field, empty where there is no standard deviation."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Row]:
+    """The rows that `to_csv` wrote."""
+    found = [{name: value or None for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    return TypeAdapter(list[Row]).validate_python(found)
+
+
+def to_markdown(rows: Sequence[Row], caption: str) -> str:
+    """The rows for people, below a sentence that says what they are."""
+    lines = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *(_cells(row) for row in rows)]
+    return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def draw(rows: Sequence[Row]) -> Table:
+    """The rows for a terminal."""
+    drawn = Table()
+    for heading in HEADINGS:
+        drawn.add_column(heading, justify="left" if heading == "recipe" else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*_cells(row))
+    return drawn
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.recipe, f"{row.parameters:,}", f"{row.macs:,}", f"{row.epochs}", f"{row.seeds}",
+        _spread(row.validation_accuracy_mean, row.validation_accuracy_sd),
+        _spread(row.test_accuracy_mean, row.test_accuracy_sd),
+        f"{row.seconds_mean:,.{0 if row.seconds_mean >= 10 else 1}f}", f"{row.images_per_second_mean:,.0f}",
+    ]  # fmt: skip
+
+
+def _spread(mean: float, deviation: float | None) -> str:
+    return f"{100 * mean:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
