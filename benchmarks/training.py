@@ -15,65 +15,22 @@ Needs the full MNIST in MNIST_DIR. --keras installs TensorFlow into .venv-tensor
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from benchmarks.processes import ROOT, BenchmarkError, Competitor, python_with
 from benchmarks.ratios import Comparison, epochs_needed, reached, spread
 
-ROOT = Path(__file__).parents[1]
 ROUNDS = 5  # as many as the chapter has epochs
 CHAPTER_TARGET, KERAS_TARGET = 0.992, 0.99  # shares of the test digits
 TIME_BAR, KERAS_TIME_BAR, RATE_BAR, MEMORY_BAR = 10, 4, 3, 1.2e9
 FILES = [f"{part}-ubyte" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")]
-
-
-class BenchmarkError(Exception):
-    """The benchmark cannot go on; the message is one sentence."""
-
-
-class Competitor:
-    """A process that says what it is, waits for a line, works, and answers; each of its lines is JSON."""
-
-    def __init__(self, name: str, command: Sequence[str]) -> None:
-        self.name = name
-        # Ctrl-C reaches this process alone, which then ends the others.
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-
-    def __enter__(self) -> "Competitor":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        self._process.kill()
-        self._process.communicate()
-
-    def introduce(self) -> Any:
-        """Wait until it is ready, and hear what it is."""
-        self.about = self._answer()
-        return self.about
-
-    def turn(self, line: object = "") -> Any:
-        """Let it work, until it has answered."""
-        assert self._process.stdin
-        print(line, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise BenchmarkError(f"{self.name} ended with exit code {self._process.wait()}; its last words are above.")
-        return json.loads(line)
 
 
 def main() -> int:
@@ -123,7 +80,7 @@ def compete(arguments: argparse.Namespace) -> None:
         others = [chapter]
         if arguments.keras:
             script = str(ROOT / "benchmarks" / "keras_chapter.py")
-            others.append(start("the chapter's Keras version", str(python_with_tensorflow()), script, *common))
+            others.append(start("the chapter's Keras version", str(python_with("tensorflow")), script, *common))
 
         theirs: dict[str, list[Any]] = {other.name: [] for other in others}
         mine: list[Any] = []
@@ -214,26 +171,6 @@ def find_data() -> Path:
         if not (folder / "MNIST" / "raw" / file).is_file():
             raise BenchmarkError(f"MNIST_DIR={folder} lacks MNIST/raw/{file}: set it to {what}.")
     return folder
-
-
-def python_with_tensorflow() -> Path:
-    """The Python of .venv-tensorflow, which is made unless it is there.
-
-    Raises:
-        BenchmarkError: TensorFlow could not be installed.
-    """
-    folder, requirements = ROOT / ".venv-tensorflow", ROOT / "requirements" / "tensorflow.txt"
-    python, installed = folder / "bin" / "python", folder / "installed.txt"
-    if not installed.exists() or installed.read_text() != requirements.read_text():
-        print(f"installing TensorFlow into {folder} (once; a few minutes)", flush=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-        try:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            subprocess.run([*pip, "--requirement", str(requirements)], check=True)
-        except (OSError, subprocess.CalledProcessError):
-            raise BenchmarkError("TensorFlow could not be installed: what pip says is above.") from None
-        installed.write_text(requirements.read_text())
-    return python
 
 
 if __name__ == "__main__":
