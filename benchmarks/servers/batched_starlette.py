@@ -1,0 +1,56 @@
+"""Starlette with our decoder, our batching and our encoder: what is missing to ours is BentoML and the metrics."""
+
+import gc
+import os
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from serving import images
+from serving.batching import Batcher
+from serving.images import RequestError
+from serving.model import Images, Model
+from serving.routes import encode
+from serving.settings import Settings
+from serving.store import Served
+
+settings = Settings()
+served = Served(Model.load(Path(os.environ["BENCHMARK_MODEL"])), "1", "file", "")
+batcher = Batcher(lambda: served, settings.queue_images, lambda count: None)
+
+
+async def predict_json(request: Request) -> Response:
+    """Answer `{"images": [...]}`."""
+    return await answer(images.from_json(await request.body(), settings.max_images))
+
+
+async def predict_raw(request: Request) -> Response:
+    """Answer 784 bytes an image."""
+    return await answer(images.from_raw(await request.body(), settings.max_images))
+
+
+async def answer(decoded: Images) -> Response:
+    """Wait for the call that takes these images along."""
+    return Response(encode((await batcher.submit(decoded)).probabilities), media_type="application/json")
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """Answer a bad request."""
+    assert isinstance(error, RequestError)
+    return JSONResponse({"error": error.sentence}, error.status)
+
+
+app = Starlette(
+    routes=[
+        Route("/predict", predict_json, methods=["POST"]),
+        Route("/predict/raw", predict_raw, methods=["POST"]),
+    ],
+    exception_handlers={RequestError: refuse},
+)
+# As our service does at its start.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000, 20, 100)
