@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 # --quiet takes pip's progress bar away together with its line per package: keep both where someone is looking.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input $(shell test -t 1 || echo --quiet)
 
-.PHONY: help run test lint types unit test-stack bench-train format lock up down clean
+.PHONY: help run test lint types unit test-stack bench-train bench-serve format lock up down clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ test-stack: $(INSTALLED) ## containers: build, train, serve, compare and take do
 bench-train: $(INSTALLED) ## time the chapter's loop against ours (MNIST_DIR must be set); BENCH_ARGS="--keras" adds Keras
 	$(BIN)/python -m benchmarks.training $(BENCH_ARGS)
 
+bench-serve: $(INSTALLED) ## time the service against others (needs wrk, two cores, a champion); BENCH_ARGS="--quick" is a trial
+	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
+
 format: $(INSTALLED) ## rewrite the code in ruff's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -58,7 +61,7 @@ down: ## containers: stop everything; the runs and models stay
 	docker compose down
 
 clean: ## remove the virtual environments and caches; the runs and models in var/ stay
-	rm -rf $(VENV) $(VENV)-tensorflow .mypy_cache .pytest_cache .ruff_cache build ./*.egg-info
+	rm -rf $(VENV) $(VENV)-tensorflow $(VENV)-servers .mypy_cache .pytest_cache .ruff_cache build ./*.egg-info
 
 # Locked versions. dev.txt is resolved first, for all supported Pythons and systems at once; the images' files are the
 # parts of it that they need, so a test runs against the very versions that ship. `make lock UPGRADE=1` takes the newest.
