@@ -4,6 +4,7 @@ A ratio is one of neighbours: ours divided by the other's, in the same round at 
 everything else the median over the rounds counts; the smallest and the largest stand beside it.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +79,13 @@ class Measurements:
             name: the number of `Load` that is compared.
         """
         pairs = zip(self.of(OURS, body, clients), self.of(other, body, clients), strict=False)
-        return [getattr(ours, name) / getattr(theirs, name) for ours, theirs in pairs if getattr(theirs, name)]
+        numbers = ((getattr(ours, name), getattr(theirs, name)) for ours, theirs in pairs)
+        return [ours / theirs if theirs else math.inf for ours, theirs in numbers if not ours == theirs == math.inf]
+
+    def reach(self, images: int) -> tuple[float, float]:
+        """The smallest and the largest rate, other than none, of all requests with that many images."""
+        rates = [load.rate for (_, body, _), loads in self._points.items() for load in loads if body.images == images]
+        return min(filter(None, rates)), max(rates)
 
     @property
     def servers(self) -> list[str]:
@@ -103,11 +110,11 @@ def write(results: Any) -> str:
         f"wrk kept its core {100 * measurements.busiest_client:.0f} % busy at most.",
     ]
     parts += [table(measurements, body) for body in BODIES]
-    found = bars(measurements, results)
     header = "| what | median (smallest-largest) | bar | aim | |\n|---|---|---|---|---|\n"
     parts.append("\n".join(burst(results, server) for server in (OURS, BENTOML)).strip())
-    parts.append("### The bars\n\n" + header + "\n".join(bar.row() for bar in found))
-    return "\n\n".join(parts)
+    if found := bars(measurements, results):
+        parts.append("### The bars\n\n" + header + "\n".join(bar.row() for bar in found))
+    return "\n\n".join(filter(None, parts))
 
 
 def table(measurements: Measurements, body: Body) -> str:
@@ -126,7 +133,8 @@ def table(measurements: Measurements, body: Body) -> str:
             p50, p99 = (statistics.median(getattr(load, name) for load in loads) for name in ("p50", "p99"))
             ratios = measurements.ratios(server, body, clients) if server != OURS else []
             lines.append(
-                f"| {server} | {clients} | {rate:,.0f} | {rate * body.images:,.0f} | {p50:.2f} | {p99:.2f} | "
+                f"| {server} | {clients} | {rate:,.0f} | {rate * body.images:,.0f} | {_milliseconds(p50)} | "
+                f"{_milliseconds(p99)} | "
                 f"{sum(load.errors for load in loads)} | {spread(ratios, '.2f') if ratios else ''} |"
             )
     return "\n".join(lines)
@@ -203,6 +211,7 @@ def draw(results: Any) -> "Figure":
     """Requests/s of all servers: a panel for each kind of request, a mark for each number of clients."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.lines import Line2D
 
     from pipeline.pictures import COLOURS, GREY, WIDTH
 
@@ -222,22 +231,28 @@ def draw(results: Any) -> "Figure":
         axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:,.10g}")
         axes.tick_params(axis="y", length=0)
         axes.set_yticks(range(len(servers)), [server.replace("decoder and", "decoder\nand") for server in servers])
+        low, high = measurements.reach(body.images)
+        axes.set_xlim(low / 1.4, high * 1.4)
         for row, server in enumerate(servers):
             if server == OURS:
                 axes.axhspan(row - 0.5, row + 0.5, color="#EEEEEE", zorder=0)
             for k, clients in enumerate(measurements.clients):
                 if not (rates := measurements.rates(server, body, clients)):
                     continue
-                median = statistics.median(rates)
+                if not (median := statistics.median(rates)):  # has no place on this axis
+                    continue
                 reach = [[median - min(rates)], [max(rates) - median]]
-                label = _clients(clients) if server == OURS and body == ONE_JSON else None
                 axes.errorbar(
                     median, row + 0.24 * (1 - k), xerr=reach, color=COLOURS[k], marker="os^D"[k % 4], markersize=7,
-                    linestyle="none", label=label,
+                    linestyle="none",
                 )  # fmt: skip
         for tick, server in zip(axes.get_yticklabels(), servers, strict=False):  # the panels on the right have none
             tick.set_fontweight("bold" if server == OURS else "normal")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    marks = [
+        Line2D([], [], color=COLOURS[k], marker="os^D"[k % 4], markersize=7, linestyle="none", label=_clients(clients))
+        for k, clients in enumerate(measurements.clients)
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -248,6 +263,10 @@ def title(measurements: Measurements) -> str:
         if ratios := measurements.ratios(other, ONE_JSON, 16):
             said.append(f"{statistics.median(ratios):.1f} times {other.partition(',')[0]}")
     return f"How much ours answers: {', '.join(said)}" if said else "Requests a second, by server and kind of request"
+
+
+def _milliseconds(time: float) -> str:
+    return "never" if math.isinf(time) else f"{time:.2f}"
 
 
 def _clients(count: int) -> str:

@@ -1,9 +1,14 @@
 """What the comparison of servers makes of its measurements, and that each reads the same digits."""
 
+import math
 import os
 import re
+import shutil
+import socket
 import sys
+import threading
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +49,9 @@ about = {
     "date": "2026-11-22", "processor": "a processor", "cores": 2, "server_core": 0, "client_core": 1, "rounds": 3,
     "seconds": 1, "python": "3.11", "packages": {"bentoml": "1.4.39"},
 }  # fmt: skip
+
+
+with_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed: apt-get install wrk")
 
 
 def results(**rates: list[float]) -> dict[str, Any]:
@@ -193,3 +201,43 @@ def test_environment_of_other_servers_has_our_versions() -> None:
     ]
     locked, pinned = set(pins[0]), set(pins[1])
     assert {name for name, _ in pinned - locked} == {"litserve"}
+
+
+@with_wrk
+def test_a_server_that_never_answers_is_infinitely_slow(tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"body")
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # whoever connects waits
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        measured = load.load(url, tmp_path / "body", "text/plain", 2, 1, max(os.sched_getaffinity(0)))
+    assert (measured.rate, measured.p50, measured.errors) == (0, math.inf, 2)
+    slow = results(ours=[1000], bare=[1000])
+    slow["points"][-1] |= asdict(measured)
+    ratios = report.Measurements(slow).ratios
+    assert ratios(BARE, BODIES[-1], 64) == [math.inf]
+    assert ratios(BARE, BODIES[-1], 64, "p99") == [0]
+    report.draw(slow)
+
+
+@with_wrk
+def test_load_sends_the_body_and_counts_refusals(tmp_path: Path) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            good = self.rfile.read(int(self.headers["Content-Length"])) == b"a\0body"
+            self.send_response(200 if good and self.headers["Content-Type"] == "text/plain" else 500)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    (tmp_path / "body").write_bytes(b"a\0body")
+    (tmp_path / "wrong").write_bytes(b"wrong")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url, core = f"http://127.0.0.1:{server.server_port}/", max(os.sched_getaffinity(0))
+        good = load.load(url, tmp_path / "body", "text/plain", 2, 1, core)
+        refused = load.load(url, tmp_path / "wrong", "text/plain", 2, 1, core)
+        server.shutdown()
+    assert good.requests > 0 and good.refused == 0 and good.rate > 0 and good.p50 <= good.p99
+    assert refused.refused == refused.requests > 0 and refused.rate == 0
