@@ -71,7 +71,7 @@ def test_every_verb_of_make_is_documented_and_exists() -> None:
     targets = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
     for named in re.findall(r"(?:`|^)make ([a-z-]+)", EVERYTHING, re.MULTILINE):
         assert named in targets, named
-    for target in ("run", "test", "test-stack", "bench-train", "lock", "up", "down"):
+    for target in ("run", "test", "test-stack", "bench-train", "bench-serve", "lock", "up", "down"):
         assert f"make {target}" in EVERYTHING, target
 
 
