@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import images
 from serving.batching import Batcher, NoModelError, OverloadedError
+from serving.bodies import Bodies
 from serving.images import RequestError
 from serving.model import Images, Probabilities
 from serving.pictures import from_form
@@ -58,6 +59,7 @@ class ShortPath:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        self._bodies = Bodies(settings.max_body_bytes, settings.client_seconds)
         self._decoding = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decoding")
         self._routes: dict[str, tuple[bytes, Callable[[Scope, Receive], Awaitable[tuple[bytes, str]]]]] = {
             "/predict": (b"POST", self._predict),
@@ -89,6 +91,8 @@ class ShortPath:
         except Exception:
             logger.exception("%s %s failed, request %s", scope["method"], scope["path"], identity.decode())
             status, body, version = 500, _error("the service failed; its log says why."), self._version()
+        finally:
+            self._bodies.release(scope)
         await _send(send, status, body, (*self._marks(identity, version), *headers))
 
     async def _predict(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
@@ -123,7 +127,7 @@ class ShortPath:
 
     async def _body(self, scope: Scope, receive: Receive, expected: bytes) -> tuple[bytes, bytes]:
         """Check the headers, then read the body; returns it and its content type."""
-        content_type, length, limit = expected, 0, self._settings.max_body_bytes
+        content_type, length = expected, 0
         for name, value in scope["headers"]:
             if name == b"content-type":
                 content_type = value
@@ -135,24 +139,12 @@ class ShortPath:
             raise RequestError(
                 415, f"{scope['path']} takes {_text(expected)}, but the content type is {_text(content_type)}."
             )
-        if length > limit:
-            raise _too_large(limit)
+        self._bodies.check_length(length)
         if self._store.current is None:
             raise self._no_model()
         if self._batcher.waiting >= self._settings.queue_images:
             raise self._overloaded()
-        chunks, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RequestError(400, "the body ended early.")  # nobody reads this
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks), content_type
+        return await self._bodies.read(scope, receive), content_type
 
     def _in_our_form(self, scope: Scope, send: Send, identity: bytes) -> Send:
         """Wrap `send`: the same headers on BentoML's answers, and its plain-text errors as JSON."""
@@ -223,10 +215,6 @@ def _error(sentence: str) -> bytes:
 
 def _not_allowed(scope: Scope) -> str:
     return f"{scope['method']} is not possible at {scope['path']}; the header Allow says what is."
-
-
-def _too_large(limit: int) -> RequestError:
-    return RequestError(413, f"the body is too large: at most {limit} bytes are taken (SERVING_MAX_BODY_BYTES).")
 
 
 def _text(value: bytes) -> str:

@@ -11,6 +11,7 @@ import bentoml
 import numpy as np
 from pydantic import BaseModel, Field
 
+from serving import connections
 from serving.batching import Batcher
 from serving.model import Images
 from serving.routes import ShortPath
@@ -25,6 +26,8 @@ except SettingsError as error:
     raise SystemExit(2) from None
 
 logger = logging.getLogger("bentoml.digits")
+
+connections.install(SETTINGS.client_seconds)
 
 
 class Digit(BaseModel):
@@ -63,6 +66,7 @@ class Digits:
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     def start(self) -> None:
         """Begin to load the model; the server answers meanwhile, and is not ready."""
+        connections.allow_as_many_as_possible()
         # What is imported stays: the collector need not walk over it again while requests wait.
         gc.collect()
         gc.freeze()

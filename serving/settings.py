@@ -69,6 +69,16 @@ class Settings(BaseSettings):
         description="Images that may wait for the model; beyond that a request is answered with 503 at once.",
     )
 
+    client_seconds: float = Field(
+        default=30.0,
+        ge=0.1,
+        lt=60,  # after which BentoML answers 504
+        allow_inf_nan=False,
+        description=(
+            "Seconds that a client may take to send a request or to take its answer; then 408, or a closed connection."
+        ),
+    )
+
     @model_validator(mode="after")
     def _largest_request_fits_the_queue(self) -> Self:
         if self.queue_images < self.max_images:

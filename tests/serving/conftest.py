@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import onnx
+import psutil
 import pytest
 
 from tests.processes import free_port, running, wait_until
@@ -18,11 +19,18 @@ from tests.processes import free_port, running, wait_until
 
 @dataclass(frozen=True)
 class Service:
-    """A running service: where it is, where its log is, and an HTTP client for it."""
+    """A running service: where it is, where its log is, an HTTP client for it, and `bentoml serve` itself."""
 
     url: str
     log: Path
     client: httpx.Client
+    process: psutil.Process
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer."""
+        children = self.process.children(recursive=True)
+        return [child for child in children if "_bentoml_impl.worker.service" in child.cmdline()]
 
     def wait_for(self, status: int, path: str = "/readyz") -> httpx.Response:
         def holds() -> bool:
@@ -55,10 +63,10 @@ def start_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Digits"]
         command += ["--host", "127.0.0.1", "--port", str(port)]
         with (
-            running(command, environment, folder / "log"),
+            running(command, environment, folder / "log") as process,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
         ):
-            service = Service(str(client.base_url), folder / "log", client)
+            service = Service(str(client.base_url), folder / "log", client, process)
             service.wait_for(200, "/livez")
             yield service
 

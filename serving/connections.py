@@ -1,0 +1,97 @@
+"""Connections on which nothing moves are closed: uvicorn's HTTP protocol with a limit on its clients' patience.
+
+uvicorn closes a connection that stays idle after an answer. It waits without end for the first request, for the rest of
+a request's head, for the rest of a body that was refused already, and for a client that does not take its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Connections are looked at this many times within the seconds that they have.
+LOOKS = 10
+
+# The request that was current when a connection was first seen standing still, and when that was.
+Still = dict[HttpToolsProtocol, tuple[Any, float]]
+
+
+class WatchedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, and from its first connection on one look at all connections every few seconds.
+
+    Nothing is done per request: how long something stands still is known from the looks alone.
+    """
+
+    seconds: ClassVar[float]
+    watching: ClassVar[bool] = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, and have it looked at."""
+        super().connection_made(transport)
+        if not WatchedProtocol.watching:
+            WatchedProtocol.watching = True
+            self._look({})
+
+    def _look(self, before: Still) -> None:
+        still = close_still(self.connections, before, self.loop.time(), self.seconds)
+        if self.connections:
+            self.loop.call_later(self.seconds / LOOKS, self._look, still)
+        else:
+            WatchedProtocol.watching = False
+
+
+def install(seconds: float) -> None:
+    """Have every server that is started after this use the protocol; `seconds` is what a connection may stand still."""
+    WatchedProtocol.seconds = seconds
+    # BentoML starts uvicorn itself and leaves the protocol at "auto".
+    HTTP_PROTOCOLS["auto"] = f"{__name__}:{WatchedProtocol.__name__}"
+
+
+def allow_as_many_as_possible() -> None:
+    """Raise this process's limit on open files, and so on connections, to what the system allows (Linux only)."""
+    if sys.platform == "linux":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def close_still(connections: Iterable[Any], before: Still, now: float, seconds: float) -> Still:
+    """Close the connections that stand still for longer than `seconds`.
+
+    Args:
+        connections: of one server, also such as speak another protocol.
+        before: what the last look returned.
+        now: the event loop's time.
+        seconds: how long a connection may stand still.
+
+    Returns:
+        the connections that stand still, for the next look.
+    """
+    still: Still = {}
+    for connection in connections:
+        if not isinstance(connection, HttpToolsProtocol) or not stands_still(connection):
+            continue
+        request, since = before.get(connection, (None, now))
+        if request is not connection.cycle:
+            since = now
+        still[connection] = connection.cycle, since
+        if now - since > seconds:
+            connection.transport.abort()
+    return still
+
+
+def stands_still(connection: HttpToolsProtocol) -> bool:
+    """Whether the client of `connection` is to do something next, and no timer of uvicorn's waits for it.
+
+    A request that is being answered does not count, nor does the body that it waits for.
+    """
+    if connection.transport.is_closing() or connection.flow.write_paused:
+        return True  # the client does not take what was written
+    answered = connection.cycle is None or connection.cycle.response_complete
+    return answered and connection.timeout_keep_alive_task is None
