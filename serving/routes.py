@@ -11,7 +11,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 
 import bentoml
 import orjson
@@ -22,6 +22,7 @@ from serving.batching import Batcher, NoModelError, OverloadedError
 from serving.bodies import Bodies
 from serving.images import RequestError
 from serving.model import Images, Probabilities
+from serving.openapi import complete
 from serving.pictures import from_form
 from serving.settings import Settings
 from serving.store import Store
@@ -66,6 +67,7 @@ class ShortPath:
             "/predict/raw": (b"POST", self._predict_raw),
             "/predict/files": (b"POST", self._predict_files),
             "/model": (b"GET, HEAD", self._model),
+            "/docs.json": (b"GET, HEAD", self._docs),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,6 +113,14 @@ class ShortPath:
 
     async def _model(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
         return orjson.dumps(self._store.describe(), option=orjson.OPT_INDENT_2), self._version()
+
+    async def _docs(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
+        return self._document, self._version()
+
+    @cached_property
+    def _document(self) -> bytes:
+        document = bentoml.get_current_service().bento_service.openapi_spec.asdict()
+        return orjson.dumps(complete(document, self._settings), option=orjson.OPT_NON_STR_KEYS)
 
     async def _answer(self, size: int, decode: Callable[[], Images]) -> tuple[bytes, str]:
         if size <= INLINE_BYTES:

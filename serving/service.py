@@ -29,13 +29,18 @@ logger = logging.getLogger("bentoml.digits")
 
 connections.install(SETTINGS.client_seconds)
 
+Row = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=28, max_length=28)]
+Image = Annotated[list[Row], Field(min_length=28, max_length=28)]
+
 
 class Digit(BaseModel):
     """The answer for one image."""
 
     digit: int = Field(description="The most probable digit.", ge=0, le=9)
     confidence: float = Field(description="Its calibrated probability.", ge=0, le=1)
-    probabilities: list[float] = Field(description="The probabilities of the digits 0 to 9.")
+    probabilities: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        description="The probabilities of the digits 0 to 9.", min_length=10, max_length=10
+    )
 
 
 @bentoml.service(
@@ -84,7 +89,9 @@ class Digits:
         return self.store.current is not None
 
     @bentoml.api  # type: ignore[untyped-decorator]
-    async def predict(self, images: list[list[list[Annotated[int, Field(ge=0, le=255)]]]]) -> list[Digit]:
+    async def predict(
+        self, images: Annotated[list[Image], Field(min_length=1, max_length=SETTINGS.max_images)]
+    ) -> list[Digit]:
         """Say which digits the images show: each image is 28 rows of 28 integers, 0 = background, 255 = ink."""
         # Requests over HTTP are answered by ShortPath: this describes them, and answers callers in Python.
         pixels: Images = np.asarray(images, np.uint8)
