@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import bentoml
 import httpx
 import numpy as np
 import onnx
@@ -73,12 +72,6 @@ def test_a_thousand_digits_are_read(service: Service, test_digits: Digits) -> No
     images, labels = test_digits
     found = [one["digit"] for one in ask(service, "/predict/raw", images).json()]
     assert (np.array(found) == labels).mean() > 0.9
-
-
-def test_bentoml_s_own_client_calls_predict(service: Service, test_digits: Digits) -> None:
-    images = test_digits[0][:3]
-    with bentoml.SyncHTTPClient(service.url) as client:
-        assert client.predict(images=images.tolist()) == ask(service, "/predict", images).json()
 
 
 def test_every_answer_has_a_request_id_of_its_own(service: Service, test_digits: Digits) -> None:
