@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.model import Images, Probabilities
+from serving.metrics import Metrics
+from serving.model import Images, Model, Probabilities
 from serving.store import Served
 
 # More images in one call are no faster for each, and ONNX Runtime keeps the memory of its largest call.
@@ -40,6 +42,7 @@ class Answer:
 class _Request:
     images: Images
     answer: asyncio.Future[Answer]
+    queued: float  # when, by time.perf_counter
     served: Served | None = None
     begun: int = 0
     parts: list[Probabilities] = field(default_factory=list)
@@ -60,15 +63,13 @@ class Batcher:
     Args:
         served: returns the model in service; read once per call, so a swap happens between two calls.
         queue_images: how many images may wait.
-        observe: is told the number of images of each call.
+        metrics: what happens here is counted there.
     """
 
-    def __init__(
-        self, served: Callable[[], Served | None], queue_images: int, observe: Callable[[int], object]
-    ) -> None:
+    def __init__(self, served: Callable[[], Served | None], queue_images: int, metrics: Metrics) -> None:
         self._served = served
         self._queue_images = queue_images
-        self._observe = observe
+        self._metrics = metrics
         self._queue: deque[_Request] = deque()
         self._busy = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
@@ -89,9 +90,10 @@ class Batcher:
         if self.waiting + len(images) > self._queue_images:
             raise OverloadedError
         loop = asyncio.get_running_loop()
-        request = _Request(images, loop.create_future())
+        request = _Request(images, loop.create_future(), time.perf_counter())
         self._queue.append(request)
         self.waiting += len(images)
+        self._metrics.queue_images.set(self.waiting)
         if not self._busy:
             self._busy = True
             # Not now but after the callbacks that are ready: they bring the requests to share the call with.
@@ -109,22 +111,30 @@ class Batcher:
             if current is None:
                 raise NoModelError
             served, batch = self._take(current)
+            self._metrics.queue_images.set(self.waiting)
             if served is None or not batch:
                 self._busy = False
                 return
             concerned = [request for request, _, _ in batch]
             pieces = [request.images[begin:end] for request, begin, end in batch]
             images = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-            self._observe(len(images))
+            now = time.perf_counter()
+            self._metrics.called(len(images), [now - request.queued for request, begin, _ in batch if begin == 0])
             if len(images) * served.model.seconds_per_image > INLINE_SECONDS:
-                running = asyncio.get_running_loop().run_in_executor(self._thread, served.model.predict, images)
+                running = asyncio.get_running_loop().run_in_executor(self._thread, self._predict, served.model, images)
                 running.add_done_callback(lambda done: self._finish(batch, served, done))
                 return
-            self._hand_out(batch, served, served.model.predict(images))
+            self._hand_out(batch, served, self._predict(served.model, images))
         except Exception as error:
             # Whatever it was: who asked must be told, and the queue must go on.
             self._fail(concerned, error)
         self._next()
+
+    def _predict(self, model: Model, images: Images) -> Probabilities:
+        started = time.perf_counter()
+        probabilities = model.predict(images)
+        self._metrics.model_seconds.observe(time.perf_counter() - started)
+        return probabilities
 
     def _take(self, current: Served) -> tuple[Served | None, list[tuple[_Request, int, int]]]:
         """Take from the queue what the next call answers: the model, and (request, first image, one past the last).
@@ -172,8 +182,8 @@ class Batcher:
         if self._busy:
             asyncio.get_running_loop().call_soon(self._call)
 
-    @staticmethod
-    def _hand_out(batch: list[tuple[_Request, int, int]], served: Served, probabilities: Probabilities) -> None:
+    def _hand_out(self, batch: list[tuple[_Request, int, int]], served: Served, probabilities: Probabilities) -> None:
+        self._metrics.predicted(probabilities)
         offset = 0
         for request, begin, end in batch:
             request.parts.append(probabilities[offset : offset + end - begin])
@@ -189,3 +199,4 @@ class Batcher:
         # Counted anew, because the error may have come between taking a request and counting it out.
         self._queue = deque(request for request in self._queue if not request.answer.done())
         self.waiting = sum(request.left for request in self._queue)
+        self._metrics.queue_images.set(self.waiting)

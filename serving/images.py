@@ -23,13 +23,15 @@ class RequestError(Exception):
         status: the HTTP status.
         sentence: what was wrong and what is expected.
         headers: further headers of the answer.
+        reason: as what it is counted, where the status does not tell.
     """
 
-    def __init__(self, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(self, status: int, sentence: str, *headers: tuple[bytes, bytes], reason: str | None = None) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
         self.headers = headers
+        self.reason = reason
 
 
 def check_count(count: int, max_images: int) -> None:

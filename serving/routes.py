@@ -1,14 +1,13 @@
 """The short path: an ASGI middleware that answers the prediction routes before BentoML's router is reached.
 
 A body becomes uint8 images, the images wait in the one queue, the answer goes back. Everything else goes on to
-BentoML, whose answers get the same headers and, for errors, the same form.
+BentoML, whose answers get the same header and, for errors, the same form.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -21,11 +20,13 @@ from serving import images
 from serving.batching import Batcher, NoModelError, OverloadedError
 from serving.bodies import Bodies
 from serving.images import RequestError
+from serving.metrics import NO_MODEL, REASONS, Metrics
 from serving.model import Images, Probabilities
 from serving.openapi import complete
 from serving.pictures import from_form
 from serving.settings import Settings
 from serving.store import Store
+from serving.traffic import REQUEST_ID
 
 # Larger bodies are decoded in a thread, so that /livez need not wait for them.
 INLINE_BYTES = 64 * 1024
@@ -34,7 +35,12 @@ RETRY_NO_MODEL = (b"retry-after", b"5")
 
 ROUTES = "POST /predict, /predict/raw, /predict/files; GET /model, /metrics, /docs.json, /livez, /readyz"
 
+JSON = b"application/json"
+PROMETHEUS = b"text/plain; version=1.0.0; charset=utf-8"
+
 Header = tuple[bytes, bytes]
+# The methods that are allowed, what answers with a body and the model's version, and the body's type.
+Route = tuple[bytes, Callable[[Scope, Receive], Awaitable[tuple[bytes, str]]], bytes]
 
 logger = logging.getLogger("bentoml.digits")
 
@@ -62,12 +68,13 @@ class ShortPath:
         self._settings = settings
         self._bodies = Bodies(settings.max_body_bytes, settings.client_seconds)
         self._decoding = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decoding")
-        self._routes: dict[str, tuple[bytes, Callable[[Scope, Receive], Awaitable[tuple[bytes, str]]]]] = {
-            "/predict": (b"POST", self._predict),
-            "/predict/raw": (b"POST", self._predict_raw),
-            "/predict/files": (b"POST", self._predict_files),
-            "/model": (b"GET, HEAD", self._model),
-            "/docs.json": (b"GET, HEAD", self._docs),
+        self._routes: dict[str, Route] = {
+            "/predict": (b"POST", self._predict, JSON),
+            "/predict/raw": (b"POST", self._predict_raw, JSON),
+            "/predict/files": (b"POST", self._predict_files, JSON),
+            "/model": (b"GET, HEAD", self._model, JSON),
+            "/metrics": (b"GET, HEAD", self._render_metrics, PROMETHEUS),
+            "/docs.json": (b"GET, HEAD", self._docs, JSON),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,12 +82,11 @@ class ShortPath:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identity = secrets.token_hex(8).encode()
         route = self._routes.get(scope["path"])
         if route is None:
-            await self._app(scope, receive, self._in_our_form(scope, send, identity))
+            await self._app(scope, receive, self._in_our_form(scope, send))
             return
-        allowed, answer = route
+        allowed, answer, content_type = route
         headers: tuple[Header, ...] = ()
         try:
             if scope["method"] not in allowed.decode().split(", "):
@@ -89,13 +95,15 @@ class ShortPath:
             body, version = await answer(scope, receive)
         except RequestError as refusal:
             status, body, headers = refusal.status, _error(refusal.sentence), refusal.headers
-            version = self._version()
+            version, content_type = self._version(), JSON
+            self._metrics.rejected[refusal.reason or REASONS[status]].inc()
         except Exception:
-            logger.exception("%s %s failed, request %s", scope["method"], scope["path"], identity.decode())
-            status, body, version = 500, _error("the service failed; its log says why."), self._version()
+            logger.exception("%s %s failed, request %s", scope["method"], scope["path"], scope[REQUEST_ID])
+            status, body, content_type = 500, _error("the service failed; its log says why."), JSON
+            version = self._version()
         finally:
             self._bodies.release(scope)
-        await _send(send, status, body, (*self._marks(identity, version), *headers))
+        await _send(send, status, content_type, body, (_mark(version), *headers))
 
     async def _predict(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
         body, _ = await self._body(scope, receive, b"application/json")
@@ -121,6 +129,9 @@ class ShortPath:
     def _document(self) -> bytes:
         document = bentoml.get_current_service().bento_service.openapi_spec.asdict()
         return orjson.dumps(complete(document, self._settings), option=orjson.OPT_NON_STR_KEYS)
+
+    async def _render_metrics(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
+        return await asyncio.to_thread(self._metrics.render), self._version()
 
     async def _answer(self, size: int, decode: Callable[[], Images]) -> tuple[bytes, str]:
         if size <= INLINE_BYTES:
@@ -156,23 +167,23 @@ class ShortPath:
             raise self._overloaded()
         return await self._bodies.read(scope, receive), content_type
 
-    def _in_our_form(self, scope: Scope, send: Send, identity: bytes) -> Send:
-        """Wrap `send`: the same headers on BentoML's answers, and its plain-text errors as JSON."""
+    def _in_our_form(self, scope: Scope, send: Send) -> Send:
+        """Wrap `send`: the same header on BentoML's answers, and its plain-text errors as JSON."""
         replaced = False
 
         async def wrapped(message: Message) -> None:
             nonlocal replaced
             if message["type"] == "http.response.start":
                 headers = dict(message["headers"])
-                marks = self._marks(identity, self._version())
+                mark = _mark(self._version())
                 if message["status"] >= 400 and headers.get(b"content-type", b"").startswith(b"text/plain"):
                     replaced = True
                     kept = [(name, value) for name, value in headers.items() if not name.startswith(b"content-")]
                     if message["status"] == 503:
                         kept.append(RETRY_NO_MODEL)
-                    await _send(send, message["status"], self._sentence(scope, message["status"]), (*kept, *marks))
+                    await _send(send, message["status"], JSON, self._sentence(scope, message["status"]), (*kept, mark))
                     return
-                message = {**message, "headers": [*message["headers"], *marks]}
+                message = {**message, "headers": [*message["headers"], mark]}
             if not replaced:
                 await send(message)
 
@@ -187,9 +198,6 @@ class ShortPath:
             return _error(f"no model is in service: {self._store.problem}")
         return _error("the service failed; its log says why.")
 
-    def _marks(self, identity: bytes, version: str) -> tuple[Header, Header]:
-        return (b"x-model-version", version.encode()), (b"x-bentoml-request-id", identity)
-
     def _overloaded(self) -> RequestError:
         limit = self._settings.queue_images
         return RequestError(
@@ -197,7 +205,7 @@ class ShortPath:
         )
 
     def _no_model(self) -> RequestError:
-        return RequestError(503, f"no model is in service: {self._store.problem}", RETRY_NO_MODEL)
+        return RequestError(503, f"no model is in service: {self._store.problem}", RETRY_NO_MODEL, reason=NO_MODEL)
 
     def _version(self) -> str:
         return served.version if (served := self._store.current) else "none"
@@ -212,11 +220,20 @@ class ShortPath:
         batcher: Batcher = bentoml.get_current_service().batcher
         return batcher
 
+    @property
+    def _metrics(self) -> Metrics:
+        metrics: Metrics = bentoml.get_current_service().metrics
+        return metrics
 
-async def _send(send: Send, status: int, body: bytes, headers: tuple[Header, ...]) -> None:
-    fixed = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+
+async def _send(send: Send, status: int, content_type: bytes, body: bytes, headers: tuple[Header, ...]) -> None:
+    fixed = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _mark(version: str) -> Header:
+    return b"x-model-version", version.encode()
 
 
 def _error(sentence: str) -> bytes:

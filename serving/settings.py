@@ -43,7 +43,7 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=256,
-        description="ONNX Runtime threads; fixed, because in a container it would use all cores of the host.",
+        description=("ONNX Runtime threads; fixed, because in a container it would use all cores of the host."),
     )
     max_images: int = Field(
         default=1024, ge=1, le=65536, description="Images that one request may hold; more are answered with 413."
@@ -66,7 +66,16 @@ class Settings(BaseSettings):
         default=4096,
         ge=1,
         le=2**20,
-        description="Images that may wait for the model; beyond that a request is answered with 503 at once.",
+        description=("Images that may wait for the model; beyond that a request is answered with 503 at once."),
+    )
+    access_log: bool = Field(
+        default=False, description="A line in the log for each request: method, path, status, milliseconds, request id."
+    )
+    tracing: bool = Field(
+        default=False,
+        description=(
+            "OpenTelemetry spans, exported as BentoML's configuration says; log lines then name their request's trace."
+        ),
     )
 
     client_seconds: float = Field(

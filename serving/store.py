@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from serving.metrics import Metrics
 from serving.model import NUMBERS, Model, ModelError, number
 from serving.settings import Settings
 from serving.sources import Candidate, FileSource, RegistrySource, SourceError
@@ -43,10 +44,11 @@ class Store:
         problem: why the model that should be served is not, as one sentence; None when it is.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.current: Served | None = None
         self.problem: str | None = "the model is being loaded."
         self._settings = settings
+        self._metrics = metrics
         self._source = FileSource(settings.model) if settings.model else RegistrySource(settings)
         self._serving_key: str | None = None
         self._refused_key: str | None = None
@@ -92,12 +94,15 @@ class Store:
                 return False
             if candidate.key != self._serving_key:
                 self._swap(candidate)
+                self._metrics.reloads["loaded"].inc()
         except ModelError as refusal:
             self._refused_key = candidate.key
+            self._metrics.reloads["refused"].inc()
             self._report(f"refused: {refusal}")
             return False
         except SourceError as reason:
             self._report(str(reason))
+            self._metrics.reloads["unavailable"].inc()
             if self.current is None:
                 self._fall_back()
             return False
@@ -114,6 +119,7 @@ class Store:
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
         self.current, self._serving_key = served, candidate.key
+        self._metrics.serves(served.version, model.metadata["recipe"])
         try:
             self._source.remember(candidate)
         except OSError as error:
@@ -146,7 +152,9 @@ class Store:
             return
         try:
             self._swap(candidate)
+            self._metrics.reloads["cached"].inc()
         except ModelError as refusal:
+            self._metrics.reloads["refused"].inc()
             logger.error("the cached model is refused: %s", refusal)
 
     def _report(self, problem: str) -> None:

@@ -60,7 +60,7 @@ def test_every_route_is_documented() -> None:
 
 def test_every_metric_is_documented() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "serving").glob("*.py"))
-    metrics = set(re.findall(r'"(digits_[a-z_]+)"', sources))
+    metrics = set(re.findall(r'"((?:digits|bentoml_service)_[a-z_]+)"', sources))
     assert metrics
     for metric in metrics:
         assert f"`{metric}`" in OPERATIONS, metric

@@ -50,6 +50,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("SERVING_THREADS", "many", "integer"),
         ("SERVING_THREADS", "0", "greater than or equal to 1"),
+        ("SERVING_ACCESS_LOG", "perhaps", "valid boolean"),
         ("SERVING_MAX_IMAGES", "-1", "greater than or equal to 1"),
         ("SERVING_MAX_IMAGES", "1e9", "integer"),
         ("SERVING_MAX_BODY_BYTES", "10", "greater than or equal to 1024"),

@@ -9,6 +9,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from serving.metrics import Metrics
 from serving.settings import Settings
 from serving.store import Store
 from tests.processes import free_port, mlflow_server, wait_until
@@ -88,7 +89,7 @@ def broken(variant: Variant) -> Path:
 
 
 def test_a_file_is_served_under_the_first_digits_of_its_digest(model_file: Path) -> None:
-    store = Store(Settings(model=model_file))
+    store = Store(Settings(model=model_file), Metrics())
     assert not store.describe()["ready"]
     assert store.refresh()
     assert store.current is not None
@@ -105,10 +106,10 @@ def test_a_file_is_served_under_the_first_digits_of_its_digest(model_file: Path)
 
 
 def test_a_model_of_the_bundled_tenth_says_so(variant: Variant, caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(Settings(model=variant(lambda model: set_metadata(model, "data", "tenth"))))
+    store = Store(Settings(model=variant(lambda model: set_metadata(model, "data", "tenth"))), Metrics())
     assert store.refresh()
     assert "bundled tenth" in store.describe()["warning"]
-    store = Store(Settings(model=variant(lambda model: set_metadata(model, "data", "full"))))
+    store = Store(Settings(model=variant(lambda model: set_metadata(model, "data", "full"))), Metrics())
     assert store.refresh()
     assert "warning" not in store.describe()
 
@@ -116,7 +117,7 @@ def test_a_model_of_the_bundled_tenth_says_so(variant: Variant, caplog: pytest.L
 def test_a_refused_file_is_named_and_a_better_one_in_its_place_is_taken(
     broken: Path, model_file: Path, caplog: pytest.LogCaptureFixture, bentoml_log: None
 ) -> None:
-    store = Store(Settings(model=broken))
+    store = Store(Settings(model=broken), Metrics())
     assert not store.refresh()
     assert not store.refresh()
     assert store.current is None
@@ -131,7 +132,7 @@ def test_a_refused_file_is_named_and_a_better_one_in_its_place_is_taken(
 
 
 def test_a_file_that_is_not_there_is_waited_for(tmp_path: Path, model_file: Path) -> None:
-    store = Store(Settings(model=tmp_path / "later.onnx", poll_seconds=0.1))
+    store = Store(Settings(model=tmp_path / "later.onnx", poll_seconds=0.1), Metrics())
     store.start()
     try:
         wait_until(lambda: "No such file" in (store.problem or ""), "the missing file being reported")
@@ -143,7 +144,7 @@ def test_a_file_that_is_not_there_is_waited_for(tmp_path: Path, model_file: Path
 
 
 def test_an_empty_registry_is_not_ready_and_says_why(registry: Registry, settings: Settings) -> None:
-    store = Store(settings)
+    store = Store(settings, Metrics())
     assert not store.refresh()
     assert store.problem == f"the registry at {registry.uri} has no digits@champion yet: train a model first."
 
@@ -152,7 +153,7 @@ def test_a_registry_that_is_not_there_is_not_made(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
-    store = Store(settings)
+    store = Store(settings, Metrics())
     assert not store.refresh()
     assert store.problem == f"there is no registry at sqlite:///{tmp_path}/none.db yet: train a model first."
     assert not (tmp_path / "none.db").exists()
@@ -166,7 +167,7 @@ def test_the_champion_is_followed_forwards_and_back(
     caplog: pytest.LogCaptureFixture,
     bentoml_log: None,
 ) -> None:
-    store = Store(settings)
+    store = Store(settings, Metrics())
     first = registry.register(model_file)
     assert store.refresh()
     assert store.describe()["version"] == first
@@ -192,7 +193,7 @@ def test_a_bad_champion_is_refused_once_and_the_old_one_keeps_serving(
     caplog: pytest.LogCaptureFixture,
     bentoml_log: None,
 ) -> None:
-    store = Store(settings)
+    store = Store(settings, Metrics())
     first = registry.register(model_file)
     assert store.refresh()
     registry.register(broken)
@@ -213,7 +214,7 @@ def test_a_version_without_a_model_file_is_refused(
     version = registry.register(model_file)
     for file in (tmp_path / "artifacts").rglob("model.onnx"):
         file.rename(file.with_name("other.onnx"))
-    store = Store(settings)
+    store = Store(settings, Metrics())
     assert not store.refresh()
     assert store.problem == f"refused: version {version} of digits holds no file model.onnx."
 
@@ -221,7 +222,7 @@ def test_a_version_without_a_model_file_is_refused(
 def test_without_the_registry_the_last_good_model_is_served_from_the_cache(
     registry: Registry, settings: Settings, model_file: Path, newer: Path, tmp_path: Path
 ) -> None:
-    store = Store(settings)
+    store = Store(settings, Metrics())
     registry.register(newer)
     second = registry.register(model_file)
     assert store.refresh()
@@ -229,7 +230,7 @@ def test_without_the_registry_the_last_good_model_is_served_from_the_cache(
     assert not store.refresh()
     assert store.describe()["ready"]
 
-    restarted = Store(settings)
+    restarted = Store(settings, Metrics())
     assert not restarted.refresh()
     description = restarted.describe()
     assert description["version"] == second
@@ -245,11 +246,11 @@ def test_a_damaged_cache_is_not_served(
     registry: Registry, settings: Settings, model_file: Path, tmp_path: Path
 ) -> None:
     registry.register(model_file)
-    assert Store(settings).refresh()
+    assert Store(settings, Metrics()).refresh()
     (cached,) = settings.cache_dir.rglob("model.onnx")
     cached.write_bytes(b"half")
     (tmp_path / "mlflow.db").rename(tmp_path / "away.db")
-    restarted = Store(settings)
+    restarted = Store(settings, Metrics())
     assert not restarted.refresh()
     assert restarted.current is None
     (settings.cache_dir / "models" / "last-good.json").write_text("{")
@@ -259,7 +260,7 @@ def test_a_damaged_cache_is_not_served(
 def test_only_the_model_in_service_stays_in_the_cache(
     registry: Registry, settings: Settings, model_file: Path, newer: Path
 ) -> None:
-    store = Store(settings)
+    store = Store(settings, Metrics())
     for file in (model_file, newer):
         registry.register(file)
         assert store.refresh()
@@ -271,7 +272,7 @@ def test_nothing_but_what_is_its_own_is_deleted(
     registry: Registry, settings: Settings, model_file: Path, newer: Path
 ) -> None:
     registry.register(model_file)
-    assert Store(settings).refresh()
+    assert Store(settings, Metrics()).refresh()
     models = settings.cache_dir / "models"
     (own,) = [path for path in models.iterdir() if path.is_dir()]
     foreign = [settings.cache_dir / name for name in ("photos", "1-2", "download-old")]
@@ -285,7 +286,7 @@ def test_nothing_but_what_is_its_own_is_deleted(
     for folder in (stale, settings.cache_dir / "download-old"):
         os.utime(folder, (time.time() - 2 * 24 * 3600,) * 2)
     registry.register(newer)
-    assert Store(settings).refresh()
+    assert Store(settings, Metrics()).refresh()
     assert [folder.name for folder in foreign if not (folder / "letter.txt").exists()] == []
     assert not own.exists()
     assert not stale.exists()
@@ -299,10 +300,10 @@ def test_a_damaged_cached_file_is_downloaded_again(
     bentoml_log: None,
 ) -> None:
     version = registry.register(model_file)
-    assert Store(settings).refresh()
+    assert Store(settings, Metrics()).refresh()
     (cached,) = settings.cache_dir.rglob("model.onnx")
     cached.write_bytes(b"half")
-    store = Store(settings)
+    store = Store(settings, Metrics())
     assert store.refresh()
     assert store.describe()["version"] == version
     assert cached.read_bytes() == model_file.read_bytes()
@@ -313,19 +314,19 @@ def test_a_bad_version_in_the_cache_is_refused_after_one_more_download(
     registry: Registry, settings: Settings, broken: Path, tmp_path: Path
 ) -> None:
     registry.register(broken)
-    assert not Store(settings).refresh()
-    store = Store(settings)
+    assert not Store(settings, Metrics()).refresh()
+    store = Store(settings, Metrics())
     assert not store.refresh()
     assert (store.problem or "").startswith("refused: ")
     for file in (tmp_path / "artifacts").rglob("model.onnx"):
         file.unlink()
-    restarted = Store(settings)
+    restarted = Store(settings, Metrics())
     assert not restarted.refresh()
     assert not list(settings.cache_dir.rglob("model.onnx"))
 
 
 def test_a_whole_number_with_a_point_does_not_get_as_far_as_the_description(variant: Variant) -> None:
-    store = Store(Settings(model=variant(lambda model: set_metadata(model, "parameters", "421642.0"))))
+    store = Store(Settings(model=variant(lambda model: set_metadata(model, "parameters", "421642.0"))), Metrics())
     assert not store.refresh()
     assert "not a whole number" in store.describe()["problem"]
 
@@ -334,11 +335,11 @@ def test_a_registry_made_anew_with_the_same_version_is_noticed(
     registry: Registry, settings: Settings, model_file: Path, newer: Path, empty_database: Path, tmp_path: Path
 ) -> None:
     assert registry.register(model_file) == "1"
-    assert Store(settings).refresh()
+    assert Store(settings, Metrics()).refresh()
     registry.client.delete_registered_model("digits")
     registry.client.create_registered_model("digits")
     assert registry.register(newer) == "1"
-    store = Store(settings)
+    store = Store(settings, Metrics())
     assert store.refresh()
     assert store.describe()["recipe"] == "newer"
 
@@ -349,7 +350,7 @@ def test_the_champion_of_a_server_is_downloaded_and_outlives_the_server(
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    store = Store(settings)
+    store = Store(settings, Metrics())
     assert not store.refresh()
     assert store.problem is not None
     assert store.problem.startswith(f"the registry at {uri} does not answer: ")
