@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from serving import connections
 from serving.batching import Batcher
+from serving.cores import usable_cores
 from serving.metrics import Metrics
 from serving.model import Images
 from serving.routes import ShortPath
@@ -26,6 +27,8 @@ except SettingsError as error:
     # BentoML imports this module before it starts anything: a wrong setting ends there, with one sentence.
     sys.stderr.write(f"{error}\n")
     raise SystemExit(2) from None
+
+WORKERS = max(1, usable_cores() // SETTINGS.threads) if SETTINGS.workers == "auto" else SETTINGS.workers
 
 logger = logging.getLogger("bentoml.digits")
 
@@ -47,6 +50,7 @@ class Digit(BaseModel):
 
 @bentoml.service(
     name="digits",
+    workers=WORKERS,
     # BentoML's own counting, access log and tracing together cost a request more time than the model does. Traffic
     # counts under the same names, and writes an access log that has the id of the request, which BentoML's has not.
     metrics={"enabled": False},
@@ -74,6 +78,8 @@ class Digits:
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         logger.info("started; the model comes from %s", SETTINGS.model or "the registry")
+        if WORKERS * SETTINGS.threads > (cores := usable_cores()):
+            logger.warning("%d workers of %d threads share %d cores", WORKERS, SETTINGS.threads, cores)
         self.store.start()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SERVING_"
+MAX_WORKERS = 256
 
 
 class SettingsError(ValueError):
@@ -43,7 +44,15 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=256,
-        description=("ONNX Runtime threads; fixed, because in a container it would use all cores of the host."),
+        description=(
+            "ONNX Runtime threads of each worker; fixed, because in a container it would use all cores of the host."
+        ),
+    )
+    workers: int | Literal["auto"] = Field(
+        default=1,
+        description=(
+            "Processes that serve; `auto`: as many as the cores that affinity and quota leave, by SERVING_THREADS each."
+        ),
     )
     max_images: int = Field(
         default=1024, ge=1, le=65536, description="Images that one request may hold; more are answered with 413."
@@ -66,7 +75,9 @@ class Settings(BaseSettings):
         default=4096,
         ge=1,
         le=2**20,
-        description=("Images that may wait for the model; beyond that a request is answered with 503 at once."),
+        description=(
+            "Images that may wait for the model of each worker; beyond that a request is answered with 503 at once."
+        ),
     )
     access_log: bool = Field(
         default=False, description="A line in the log for each request: method, path, status, milliseconds, request id."
@@ -87,6 +98,14 @@ class Settings(BaseSettings):
             "Seconds that a client may take to send a request or to take its answer; then 408, or a closed connection."
         ),
     )
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _a_number_of_workers(cls, value: object) -> object:
+        text = str(value)
+        if text == "auto" or (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
+            return text if text == "auto" else int(text)
+        raise ValueError(f"must be auto or a whole number from 1 to {MAX_WORKERS}")
 
     @model_validator(mode="after")
     def _largest_request_fits_the_queue(self) -> Self:

@@ -40,6 +40,12 @@ def test_values_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.threads == 3
 
 
+@pytest.mark.parametrize(("value", "workers"), [("auto", "auto"), ("1", 1), ("256", 256)])
+def test_workers_are_a_number_or_auto(monkeypatch: pytest.MonkeyPatch, value: str, workers: object) -> None:
+    monkeypatch.setenv("SERVING_WORKERS", value)
+    assert read_settings().workers == workers
+
+
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVING_MODEL", "")
     assert read_settings().model is None
@@ -50,6 +56,10 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("SERVING_THREADS", "many", "integer"),
         ("SERVING_THREADS", "0", "greater than or equal to 1"),
+        ("SERVING_WORKERS", "many", "auto or a whole number from 1 to 256"),
+        ("SERVING_WORKERS", "0", "auto or a whole number from 1 to 256"),
+        ("SERVING_WORKERS", "1.5", "auto or a whole number from 1 to 256"),
+        ("SERVING_WORKERS", "257", "auto or a whole number from 1 to 256"),
         ("SERVING_ACCESS_LOG", "perhaps", "valid boolean"),
         ("SERVING_MAX_IMAGES", "-1", "greater than or equal to 1"),
         ("SERVING_MAX_IMAGES", "1e9", "integer"),

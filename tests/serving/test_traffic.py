@@ -1,6 +1,8 @@
 import asyncio
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +13,14 @@ import numpy as np
 import pytest
 
 from serving.metrics import Metrics
+from serving.model import Model
 from serving.routes import ShortPath
 from serving.settings import Settings
 from serving.traffic import Traffic
 from tests.processes import wait_until
 
-from .conftest import Service
+from .conftest import Service, set_metadata
+from .test_metrics import value
 
 Digits = tuple[np.ndarray, np.ndarray]
 RAW = {"content-type": "application/octet-stream"}
@@ -146,3 +150,55 @@ def test_a_request_whose_time_is_up_counts_as_answered_by_bentoml(metrics: Metri
     with pytest.raises(asyncio.CancelledError):
         call(Traffic(give_up, access_log=False), "/predict")
     assert counted(metrics, "/predict", 504) == 1
+
+
+def test_two_workers_serve_count_and_follow_together(
+    start_service: Callable[..., Any],
+    variant: Callable[..., Path],
+    model_file: Path,
+    test_digits: Digits,
+    tmp_path: Path,
+) -> None:
+    other = variant(lambda model: set_metadata(model, "recipe", "other"), "other.onnx")
+    served = tmp_path / "served.onnx"
+    shutil.copyfile(model_file, served)
+    versions = [Model.load(path).digest[:12] for path in (model_file, other)]
+    image = test_digits[0][0].tobytes()
+    settings = {"SERVING_MODEL": served, "SERVING_WORKERS": 2, "SERVING_POLL_SECONDS": 0.1, "SERVING_ACCESS_LOG": True}
+    asked = 0
+
+    with start_service(**settings) as service, ThreadPoolExecutor(8) as clients:
+
+        def ask(_: int) -> tuple[str, str]:
+            # A connection of its own each time: which worker takes it is chance.
+            answer = httpx.post(f"{service.url}/predict/raw", content=image, headers=RAW, timeout=60)
+            assert answer.status_code == 200
+            return answer.headers["x-request-id"], answer.headers["x-model-version"]
+
+        def versions_by_worker() -> dict[str, set[str]]:
+            nonlocal asked
+            answers = dict(clients.map(ask, range(40)))
+            asked += len(answers)
+            seen: dict[str, set[str]] = {}
+            wait_until(lambda: answers.keys() <= {line["id"] for line in lines(service)}, "all lines in the log")
+            for line in lines(service):
+                if line["id"] in answers:
+                    seen.setdefault(line.group(1), set()).add(answers[line["id"]])
+            return seen
+
+        def both_serve(version: str) -> bool:
+            return versions_by_worker() == {"1": {version}, "2": {version}}
+
+        wait_until(lambda: value(service, "digits_reloads_total", result="loaded") == 2, "both workers having a model")
+        wait_until(lambda: both_serve(versions[0]), "both workers answering")
+        shutil.copyfile(other, tmp_path / "next")
+        (tmp_path / "next").replace(served)
+        wait_until(lambda: both_serve(versions[1]), "both workers following the swap")
+        for name in ("digits_predicted_total", "digits_images_per_call_sum", "digits_queue_seconds_count"):
+            assert value(service, name) == asked
+        wait_until(
+            lambda: value(service, "bentoml_service_request_total", endpoint="/predict/raw") == asked, "all counted"
+        )
+        assert value(service, "digits_reloads_total", result="loaded") == 4
+        assert value(service, "digits_model_info", recipe="other") == 1
+        assert value(service, "digits_model_info", recipe="quick") == 0
