@@ -17,7 +17,8 @@ that does not exist with 404. A body whose `Content-Type` is missing is taken fo
 
 HEADERS = {
     "X-Model-Version": "Which model answered: the registry's version, or 12 digits of the file's SHA-256; or none.",
-    "X-BentoML-Request-ID": "Names this request in the log.",
+    "X-Request-ID": "The id of the request, its own if it sent one; the log names it.",
+    "X-BentoML-Request-ID": "The same, by the name that BentoML has for it.",
 }
 
 # What is wrong at each status, and a sentence that a client may get.

@@ -79,16 +79,6 @@ class Settings(BaseSettings):
             "Images that may wait for the model of each worker; beyond that a request is answered with 503 at once."
         ),
     )
-    access_log: bool = Field(
-        default=False, description="A line in the log for each request: method, path, status, milliseconds, request id."
-    )
-    tracing: bool = Field(
-        default=False,
-        description=(
-            "OpenTelemetry spans, exported as BentoML's configuration says; log lines then name their request's trace."
-        ),
-    )
-
     client_seconds: float = Field(
         default=30.0,
         ge=0.1,
@@ -96,6 +86,15 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description=(
             "Seconds that a client may take to send a request or to take its answer; then 408, or a closed connection."
+        ),
+    )
+    access_log: bool = Field(
+        default=False, description="A line in the log for each request: method, path, status, milliseconds, request id."
+    )
+    tracing: bool = Field(
+        default=False,
+        description=(
+            "OpenTelemetry spans, exported as BentoML's configuration says; log lines then name their request's trace."
         ),
     )
 
