@@ -289,6 +289,8 @@ def test_overload_is_answered_at_once_and_what_was_taken_is_answered(
         with ThreadPoolExecutor(32) as clients:
             answers = list(clients.map(lambda _: ask(service, "/predict/raw", images), range(64)))
         assert {answer.status_code for answer in answers} == {200, 503}
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert metric(service, 'digits_rejected_total{reason="overloaded"') == len(refused)
         for answer in answers:
             if answer.status_code == 503:
                 assert answer.headers["retry-after"] == "1"

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from serving.metrics import Metrics
+from serving.metrics import RELOADS, Metrics
 from serving.settings import Settings
 from serving.store import Store
 from tests.processes import free_port, mlflow_server, wait_until
@@ -44,6 +44,10 @@ class Registry:
 
     def make_champion(self, version: str) -> None:
         self.client.set_registered_model_alias("digits", "champion", version)
+
+
+def reloads(metrics: Metrics) -> dict[str, float | None]:
+    return {result: metrics.registry.get_sample_value("digits_reloads_total", {"result": result}) for result in RELOADS}
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +121,11 @@ def test_a_model_of_the_bundled_tenth_says_so(variant: Variant, caplog: pytest.L
 def test_a_refused_file_is_named_and_a_better_one_in_its_place_is_taken(
     broken: Path, model_file: Path, caplog: pytest.LogCaptureFixture, bentoml_log: None
 ) -> None:
-    store = Store(Settings(model=broken), Metrics())
+    metrics = Metrics()
+    store = Store(Settings(model=broken), metrics)
     assert not store.refresh()
     assert not store.refresh()
+    assert reloads(metrics) == {"loaded": 0, "cached": 0, "refused": 1, "unavailable": 0}
     assert store.current is None
     assert store.problem is not None
     assert "refused" in store.problem
@@ -128,6 +134,8 @@ def test_a_refused_file_is_named_and_a_better_one_in_its_place_is_taken(
     assert len([record for record in caplog.records if "contract version" in record.message]) == 1
     shutil.copyfile(model_file, broken)
     assert store.refresh()
+    assert store.refresh()
+    assert reloads(metrics) == {"loaded": 1, "cached": 0, "refused": 1, "unavailable": 0}
     assert store.describe()["ready"]
 
 
@@ -230,8 +238,10 @@ def test_without_the_registry_the_last_good_model_is_served_from_the_cache(
     assert not store.refresh()
     assert store.describe()["ready"]
 
-    restarted = Store(settings, Metrics())
+    metrics = Metrics()
+    restarted = Store(settings, metrics)
     assert not restarted.refresh()
+    assert reloads(metrics) == {"loaded": 0, "cached": 1, "refused": 0, "unavailable": 1}
     description = restarted.describe()
     assert description["version"] == second
     assert description["source"].startswith("cache ")
