@@ -124,6 +124,7 @@ async def _steps_of(body: Body, model: Any, app: Any, short_path: Any) -> dict[s
 
     from serving import images
     from serving.batching import Batcher
+    from serving.metrics import Metrics
     from serving.routes import encode
     from serving.store import Served
 
@@ -132,7 +133,7 @@ async def _steps_of(body: Body, model: Any, app: Any, short_path: Any) -> dict[s
     request = REQUEST % (entrant.path(body).encode(), body.content_type.encode(), len(content), content)
     probabilities = model.predict(digits)
     served = Served(_Constant(probabilities), "1", "", "")
-    queue = Batcher(lambda: served, 4096, lambda count: None)
+    queue = Batcher(lambda: served, 4096, Metrics())
     decode = images.from_raw if body.raw else images.from_json
 
     parsed = _fastest(lambda: httptools.HttpRequestParser(_Ignored()).feed_data(request))

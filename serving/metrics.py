@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
 # The paths that have a series of their own; all others, which clients can invent without end, share one.
-ENDPOINTS = ("/predict", "/predict/raw", "/predict/files", "/model", "/livez", "/readyz", "/healthz", "/docs.json", "/")
+ENDPOINTS = (
+    "/predict",
+    "/predict/raw",
+    "/predict/files",
+    "/model",
+    "/livez",
+    "/readyz",
+    "/healthz",
+    "/docs.json",
+    "/schema.json",
+    "/",
+)
 OTHER = "other"
 # BentoML's buckets up to the time after which it gives a request up, and four more below, where nearly all answers are.
 DURATION_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from serving import images
 from serving.batching import Batcher
 from serving.images import RequestError
+from serving.metrics import Metrics
 from serving.model import Images, Model
 from serving.routes import encode
 from serving.settings import Settings
@@ -19,7 +20,7 @@ from serving.store import Served
 
 settings = Settings()
 served = Served(Model.load(Path(os.environ["BENCHMARK_MODEL"])), "1", "file", "")
-batcher = Batcher(lambda: served, settings.queue_images, lambda count: None)
+batcher = Batcher(lambda: served, settings.queue_images, Metrics())
 
 
 async def predict_json(request: Request) -> Response:

@@ -138,9 +138,9 @@ def test_the_log_names_the_request_that_failed(
     # What fails in BentoML is answered by Starlette.
     caplog.clear()
     with pytest.raises(RuntimeError, match="once"):
-        call(Traffic(short, access_log=False), "/docs.json")
-    assert [record.getMessage() for record in caplog.records] == ["GET /docs.json failed, request mine"]
-    assert counted(metrics, "/docs.json", 500) == 1
+        call(Traffic(short, access_log=False), "/schema.json")
+    assert [record.getMessage() for record in caplog.records] == ["GET /schema.json failed, request mine"]
+    assert counted(metrics, "/schema.json", 500) == 1
 
 
 def test_a_request_whose_time_is_up_counts_as_answered_by_bentoml(metrics: Metrics) -> None:
