@@ -153,7 +153,7 @@ RECIPES = {
         ),
         Recipe(
             name="best",
-            about="The most accurate that two cores train within a quarter of an hour.",
+            about="The most accurate of them: more filters, and more time to train.",
             network=VGGNet(blocks=((48,), (96, 96), (192,)), dropout=0.3),
             epochs=25,
             epochs_on_tenth=50,
