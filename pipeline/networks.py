@@ -104,7 +104,7 @@ class DenseNet(Network):
 
 
 class VGGNet(Network):
-    """Blocks of 3x3 convolutions, each with batch normalisation and ReLU, a block pooled at its end; one linear layer.
+    """Blocks of 3x3 convolutions, each with batch normalisation and ReLU, a block pooled at its end; a linear layer.
 
     Source: Simonyan & Zisserman, "Very Deep Convolutional Networks" (2015), with batch normalisation (Ioffe & Szegedy,
     2015). The last convolution of a block is pooled before it is normalised, which leaves a quarter to normalise.
@@ -112,14 +112,17 @@ class VGGNet(Network):
     Args:
         blocks: filters of each convolution, block by block; each block halves the picture's side.
         dropout: share of the last features that is left out of each training step.
+        first_kernel_size: side of the first convolution's filters in pixels, odd.
     """
 
-    def __init__(self, blocks: Sequence[Sequence[int]], dropout: float = 0.0) -> None:
+    def __init__(self, blocks: Sequence[Sequence[int]], dropout: float = 0.0, first_kernel_size: int = 3) -> None:
         super().__init__()
         filters = [width for block in blocks for width in block]
         self._pooled = [place == len(block) for block in blocks for place in range(1, len(block) + 1)]
+        sides = [first_kernel_size] + [3] * (len(filters) - 1)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False) for inputs, outputs in pairwise([1, *filters])
+            nn.Conv2d(inputs, outputs, side, padding=side // 2, bias=False)
+            for side, (inputs, outputs) in zip(sides, pairwise([1, *filters]), strict=True)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in filters)
         side = 28 // 2 ** len(blocks)

@@ -1,6 +1,6 @@
 import torch
 
-from pipeline.augmentation import distort
+from pipeline.augmentation import distort, thicken
 from pipeline.data import DataSet
 from pipeline.recipes import Augmentation
 
@@ -46,3 +46,24 @@ def test_each_digit_goes_its_own_way_and_the_generator_decides(tenth: DataSet) -
     once, again = (distort(same, bounds, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(once, again)
     assert len({image.numpy().tobytes() for image in once}) == 8
+
+
+def test_a_stroke_grows_and_thins_by_a_pixel_at_each_edge() -> None:
+    bars = torch.zeros(3, 28, 28)
+    bars[:, 6:22, 12:16] = 200.0
+    thinned, same, grown = thicken(bars, torch.tensor([-1.0, 0.0, 1.0]))
+    assert torch.equal(same, bars[0])
+    assert torch.equal(thinned.nonzero().aminmax(dim=0).max, torch.tensor([20, 14]))
+    assert torch.equal(grown.nonzero().aminmax(dim=0).min, torch.tensor([5, 11]))
+    assert grown.unique().tolist() == thinned.unique().tolist() == [0, 200]
+
+
+def test_thickness_changes_the_ink_both_ways_and_keeps_the_range() -> None:
+    bars = torch.zeros(500, 28, 28)
+    bars[:, 6:22, 12:16] = 255.0
+    drawn = distort(bars, Augmentation(thickness=0.5), torch.Generator().manual_seed(0))
+    width = drawn[:, 14].sum(dim=1) / 255
+    assert 3 < width.min() < 3.1
+    assert 4.9 < width.max() < 5
+    assert drawn.min() > -0.01
+    assert drawn.max() < 255.01

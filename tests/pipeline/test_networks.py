@@ -15,7 +15,7 @@ from pipeline.recipes import RECIPES
         ("kernel-5x5", 832 + 51_264 + 401_536 + 1_290),
         ("dropout", 421_642),
         ("compact", 75_538),
-        ("best", 432 + 96 + 41_472 + 192 + 82_944 + 192 + 165_888 + 384 + 192 * 9 * 10 + 10),
+        ("best", 48 * 25 + 96 + 41_472 + 192 + 82_944 + 192 + 165_888 + 384 + 192 * 9 * 10 + 10),
     ],
 )
 def test_parameters_are_those_of_the_chapter(recipe: str, parameters: int) -> None:
