@@ -148,7 +148,7 @@ async def _steps_of(body: Body, model: Any, app: Any, short_path: Any) -> dict[s
     queue.close()
     return {
         "HTTP parsed (httptools)": parsed,
-        "BentoML's middlewares (metrics, timeout, …)": whole - short,
+        "request id, metrics": whole - short,
         "headers, routes, tasks; for much at once threads": short - decoded - queued - inferred - encoded,
         "JSON decoded (orjson)": loaded,
         "every value checked, uint8 array made": decoded - loaded,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,10 @@ def from_json(body: bytes, max_images: int) -> Images:
         raise RequestError(422, f"images is empty; {EXPECTED}.")
     check_count(len(images), max_images)
     # bytes() takes a row at C speed and refuses what is no integer from 0 to 255, all but true and false.
-    # Where neither word is in the body, no pixel is one of them.
-    if b"true" not in body and b"false" not in body:
+    # Where neither word is in the body, no pixel is one of them; a letter is found ten times as fast as a word.
+    if not ((b"u" in body or b"l" in body) and (b"true" in body or b"false" in body)):
         try:
-            return np.frombuffer(b"".join(map(_image_bytes, images)), np.uint8).reshape(-1, SIDE, SIDE)
+            return np.frombuffer(_pixels(images), np.uint8).reshape(-1, SIDE, SIDE)
         except (TypeError, ValueError, OverflowError):
             pass  # _first_fault says where
     raise RequestError(422, f"{_first_fault(images)}; {EXPECTED}.")
@@ -101,11 +102,12 @@ def _check_values(body: bytes, max_images: int) -> None:
         )
 
 
-def _image_bytes(image: Any) -> bytes:
+def _pixels(images: list[Any]) -> bytes:
+    rows = list(chain.from_iterable(images))
     # The lengths first: bytes(28) would be 28 zeros, but has no length. set(map(...)) keeps the loop in C.
-    if len(image) != SIDE or set(map(len, image)) != {SIDE}:
+    if set(map(len, images)) != {SIDE} or set(map(len, rows)) != {SIDE}:
         raise ValueError
-    return b"".join(map(bytes, image))
+    return b"".join(map(bytes, rows))
 
 
 def _first_fault(images: list[Any]) -> str:

@@ -10,10 +10,12 @@ from typing import Annotated
 import bentoml
 import numpy as np
 from pydantic import BaseModel, Field
+from starlette.types import ASGIApp
 
 from serving import connections
 from serving.batching import Batcher
 from serving.cores import usable_cores
+from serving.front import InFront
 from serving.metrics import Metrics
 from serving.model import Images
 from serving.routes import ShortPath
@@ -107,5 +109,12 @@ class Digits:
         ]
 
 
-Digits.add_asgi_middleware(Traffic, access_log=SETTINGS.access_log)  # type: ignore[attr-defined]
-Digits.add_asgi_middleware(ShortPath, settings=SETTINGS)  # type: ignore[attr-defined]
+def wrap(application: ASGIApp) -> ASGIApp:
+    """What every request passes first."""
+    return Traffic(ShortPath(application, SETTINGS), SETTINGS.access_log)
+
+
+if SETTINGS.tracing:  # which is a middleware of BentoML's: only what stands behind it is traced
+    Digits.add_asgi_middleware(wrap)  # type: ignore[attr-defined]
+else:
+    Digits.add_asgi_middleware(InFront, wrap=wrap)  # type: ignore[attr-defined]
