@@ -7,6 +7,7 @@ a request's head, for the rest of a body that was refused already, and for a cli
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ Still = dict[HttpToolsProtocol, tuple[Any, float]]
 class WatchedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, and from its first connection on one look at all connections every few seconds.
 
-    Nothing is done per request: how long something stands still is known from the looks alone.
+    Nothing is added per request: how long something stands still is known from the looks alone.
     """
 
     seconds: ClassVar[float]
@@ -33,6 +34,8 @@ class WatchedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, and have it looked at."""
         super().connection_made(transport)
+        # uvicorn puts together a line for each request also where its level lets none through.
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         if not WatchedProtocol.watching:
             WatchedProtocol.watching = True
             self._look({})

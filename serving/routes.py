@@ -35,12 +35,13 @@ RETRY_NO_MODEL = (b"retry-after", b"5")
 
 ROUTES = "POST /predict, /predict/raw, /predict/files; GET /model, /metrics, /docs.json, /livez, /readyz"
 
+GET, POST = ("GET", "HEAD"), ("POST",)
 JSON = b"application/json"
 PROMETHEUS = b"text/plain; version=1.0.0; charset=utf-8"
 
 Header = tuple[bytes, bytes]
 # The methods that are allowed, what answers with a body and the model's version, and the body's type.
-Route = tuple[bytes, Callable[[Scope, Receive], Awaitable[tuple[bytes, str]]], bytes]
+Route = tuple[tuple[str, ...], Callable[[Scope, Receive], Awaitable[tuple[bytes, str]]], bytes]
 
 logger = logging.getLogger("bentoml.digits")
 
@@ -69,12 +70,12 @@ class ShortPath:
         self._bodies = Bodies(settings.max_body_bytes, settings.client_seconds)
         self._decoding = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decoding")
         self._routes: dict[str, Route] = {
-            "/predict": (b"POST", self._predict, JSON),
-            "/predict/raw": (b"POST", self._predict_raw, JSON),
-            "/predict/files": (b"POST", self._predict_files, JSON),
-            "/model": (b"GET, HEAD", self._model, JSON),
-            "/metrics": (b"GET, HEAD", self._render_metrics, PROMETHEUS),
-            "/docs.json": (b"GET, HEAD", self._docs, JSON),
+            "/predict": (POST, self._predict, JSON),
+            "/predict/raw": (POST, self._predict_raw, JSON),
+            "/predict/files": (POST, self._predict_files, JSON),
+            "/model": (GET, self._model, JSON),
+            "/metrics": (GET, self._render_metrics, PROMETHEUS),
+            "/docs.json": (GET, self._docs, JSON),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,8 +90,8 @@ class ShortPath:
         allowed, answer, content_type = route
         headers: tuple[Header, ...] = ()
         try:
-            if scope["method"] not in allowed.decode().split(", "):
-                raise RequestError(405, _not_allowed(scope), (b"allow", allowed))
+            if scope["method"] not in allowed:
+                raise RequestError(405, _not_allowed(scope), (b"allow", ", ".join(allowed).encode()))
             status = 200
             body, version = await answer(scope, receive)
         except RequestError as refusal:
@@ -210,17 +211,17 @@ class ShortPath:
     def _version(self) -> str:
         return served.version if (served := self._store.current) else "none"
 
-    @property
+    @cached_property
     def _store(self) -> Store:
         store: Store = bentoml.get_current_service().store
         return store
 
-    @property
+    @cached_property
     def _batcher(self) -> Batcher:
         batcher: Batcher = bentoml.get_current_service().batcher
         return batcher
 
-    @property
+    @cached_property
     def _metrics(self) -> Metrics:
         metrics: Metrics = bentoml.get_current_service().metrics
         return metrics

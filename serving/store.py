@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -95,6 +95,9 @@ class Store:
             if candidate.key != self._serving_key:
                 self._swap(candidate)
                 self._metrics.reloads["loaded"].inc()
+            elif self.current and self.current.source != candidate.source:  # what the cache had is what it offers
+                self.current = replace(self.current, source=candidate.source)
+                logger.info("version %s is still the champion of %s", self.current.version, candidate.source)
         except ModelError as refusal:
             self._refused_key = candidate.key
             self._metrics.reloads["refused"].inc()
@@ -104,7 +107,7 @@ class Store:
             self._report(str(reason))
             self._metrics.reloads["unavailable"].inc()
             if self.current is None:
-                self._fall_back()
+                self.serve_cached()
             return False
         self._refused_key = None
         self.problem = None
@@ -146,7 +149,8 @@ class Store:
             logger.warning("the cached model is refused, it is downloaded again: %s", refusal)
             return Model.load(candidate.fetch_anew(), self._settings.threads)
 
-    def _fall_back(self) -> None:
+    def serve_cached(self) -> None:
+        """Serve the last good model, if its file is still in the cache and as good as it was."""
         candidate = self._source.last_good()
         if candidate is None:
             return
@@ -164,6 +168,10 @@ class Store:
         self.problem = problem
 
     def _follow(self) -> None:
+        # The first look at a registry takes seconds: MLflow is imported for it.
+        self.serve_cached()
+        if self.current:
+            self.problem = "served from the cache until the registry answers."
         delay = FIRST_RETRY_SECONDS
         while not self._stopping.is_set():
             try:

@@ -250,6 +250,27 @@ def test_without_the_registry_the_last_good_model_is_served_from_the_cache(
     (tmp_path / "away.db").rename(tmp_path / "mlflow.db")
     assert restarted.refresh()
     assert restarted.describe()["problem"] is None
+    assert restarted.describe()["source"].startswith("registry ")
+
+
+def test_a_restart_serves_from_the_cache_and_then_follows_the_registry(
+    registry: Registry, settings: Settings, model_file: Path, newer: Path
+) -> None:
+    registry.register(model_file)
+    assert Store(settings, Metrics()).refresh()
+    second = registry.register(newer)
+    metrics = Metrics()
+    restarted = Store(settings, metrics)
+    restarted.serve_cached()
+    assert restarted.describe()["version"] == "1"
+    assert reloads(metrics) == {"loaded": 0, "cached": 1, "refused": 0, "unavailable": 0}
+
+    restarted.start()
+    try:
+        wait_until(lambda: restarted.describe()["version"] == second, "the swap to the new champion")
+    finally:
+        restarted.stop()
+    assert restarted.describe()["source"].startswith("registry ")
 
 
 def test_a_damaged_cache_is_not_served(

@@ -128,7 +128,7 @@ def test_the_log_names_the_request_that_failed(
         raise RuntimeError("once")
 
     short = ShortPath(fail, Settings())
-    monkeypatch.setitem(short._routes, "/model", (b"GET", fail, b"application/json"))
+    monkeypatch.setitem(short._routes, "/model", (("GET",), fail, b"application/json"))
     start, _ = call(Traffic(short, access_log=False), "/model")
     assert start["status"] == 500
     assert dict(start["headers"])[b"x-request-id"] == b"mine"
