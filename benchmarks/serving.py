@@ -49,7 +49,7 @@ from serving.model import Model, ModelError
 from serving.pruning import keep_output
 
 CLIENTS = (1, 16, 64)
-IMAGES_PER_CALL = 64  # at most, as in our service: the limit is asked for no more at once
+IMAGES_PER_CALL = 32  # at most, as in our service: the limit is asked for no more at once
 STARTS, SWAPS = 5, 10
 PACKAGES = ("bentoml", "fastapi", "mlflow", "numpy", "onnxruntime", "orjson", "starlette", "uvicorn", "uvloop")
 

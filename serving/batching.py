@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serving.cores import usable_cores
 from serving.metrics import Metrics
 from serving.model import Images, Model, Probabilities
 from serving.store import Served
 
 # More images in one call are no faster for each, and ONNX Runtime keeps the memory of its largest call.
-IMAGES_PER_CALL = 64
-# A call that takes longer runs in a thread, so that /livez need not wait for it; for a shorter one
-# the change of threads costs more than the wait.
+IMAGES_PER_CALL = 32
+# A call that takes longer runs in a thread, so that /livez need not wait for it, and bodies are decoded meanwhile. For a
+# shorter one the change of threads costs more than the wait; on one core it brings nothing to anybody but /livez.
 INLINE_SECONDS = 0.002
+INLINE_SECONDS_ON_ONE_CORE = 0.02
 
 
 class OverloadedError(Exception):
@@ -72,6 +74,7 @@ class Batcher:
         self._metrics = metrics
         self._queue: deque[_Request] = deque()
         self._busy = False
+        self._inline_seconds = INLINE_SECONDS_ON_ONE_CORE if usable_cores() == 1 else INLINE_SECONDS
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.waiting = 0
 
@@ -120,7 +123,7 @@ class Batcher:
             images = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
             now = time.perf_counter()
             self._metrics.called(len(images), [now - request.queued for request, begin, _ in batch if begin == 0])
-            if len(images) * served.model.seconds_per_image > INLINE_SECONDS:
+            if len(images) * served.model.seconds_per_image > self._inline_seconds:
                 running = asyncio.get_running_loop().run_in_executor(self._thread, self._predict, served.model, images)
                 running.add_done_callback(lambda done: self._finish(batch, served, done))
                 return

@@ -145,11 +145,19 @@ class Metrics:
     def called(self, images: int, waited: Sequence[float]) -> None:
         """Count one call of the model: how many images it takes, and the seconds that each new request in it waited."""
         self._images_per_call.observe(images)
-        _observe_all(self._queue_seconds, np.array(waited))
+        if len(waited) == 1:
+            self._queue_seconds.observe(waited[0])
+        else:
+            _observe_all(self._queue_seconds, np.array(waited))
 
     def predicted(self, probabilities: Probabilities) -> None:
         """Count the answers of one call, float32 `[n, 10]`."""
         digits = probabilities.argmax(1)
+        if len(digits) == 1:  # most calls of a service that is not busy
+            digit = int(digits[0])
+            self._predicted[digit].inc()
+            self._confidence.observe(float(probabilities[0, digit]))
+            return
         counts = np.bincount(digits, minlength=10)
         for digit in counts.nonzero()[0].tolist():
             self._predicted[digit].inc(int(counts[digit]))
@@ -182,9 +190,7 @@ class Metrics:
 
 def _observe_all(histogram: Histogram, values: NDArray[np.floating]) -> None:
     """Add many values at the price of the buckets that they fall into: prometheus_client has no such method."""
-    if len(values) == 1:
-        histogram.observe(float(values[0]))
-    elif len(values):
+    if len(values):
         histogram._sum.inc(float(values.sum()))
         counts = np.bincount(np.searchsorted(histogram._upper_bounds, values))
         for bucket in counts.nonzero()[0].tolist():

@@ -18,7 +18,7 @@ from serving.pruning import keep_output
 
 CONTRACT = "1"
 GOLDEN_TOLERANCE = 1e-4
-WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32)
 TEXTS = ("run_id", "recipe", "network", "data", "data_digest", "code_digest", "fingerprint", "created")
 NUMBERS = ("parameters", "mean", "std", "temperature", "validation_accuracy", "test_accuracy")
 
