@@ -58,8 +58,8 @@ def draw_second_layer(first: Tensor, second: Tensor, digits: Tensor, maps: Tenso
         f"What the second layer looks for: {_counted(len(strongest), len(second), 'filters')}, the strongest first",
         "Each adds up what the first layer's filters found (left), and so answers to larger shapes (right).",
     )
-    axes.text(0.95, 0.1, "reads most: these first-layer filters, with these weights", fontsize=9)
-    axes.text(5.25, 0.1, "answers most to: these pieces of test digits", fontsize=9)
+    axes.text(0.95, 0.1, "reads most: first-layer filters (above), its weights for them (below)", fontsize=9)
+    axes.text(5.25, 0.1, "answers most to: pieces of test digits", fontsize=9)
     for row, number in enumerate(strongest):
         top = 0.25 + 1.05 * row
         axes.text(0.1, top + 0.45, f"filter\n{number}", fontsize=9, va="center")
