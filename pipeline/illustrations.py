@@ -110,19 +110,23 @@ def _signs(numbers: Tensor) -> list[list[str]]:
     ]
 
 
-def main(docs: Path) -> None:
-    """Draw the two figures into docs/pictures, and put beside them what the champion's run drew."""
-    (docs / "pictures" / "convolution.png").write_bytes(render(draw_convolution(PATCH, EDGE)))
-    (docs / "pictures" / "pooling.png").write_bytes(render(draw_pooling(NUMBERS)))
+def main(folder: Path) -> None:
+    """Draw the two figures into a folder, and put beside them what the champion's run drew.
+
+    Raises:
+        PipelineError: there is no champion.
+    """
     settings = read(Settings, [], "status")
     tracking.connect(settings.state_dir, settings.tracking_timeout)
     champion = registry.by_alias(registry.CHAMPION)
     if champion is None:
         raise PipelineError("There is no champion whose pictures could be shown: train one first.")
+    (folder / "convolution.png").write_bytes(render(draw_convolution(PATCH, EDGE)))
+    (folder / "pooling.png").write_bytes(render(draw_pooling(NUMBERS)))
     for name in OF_A_RUN:
-        path = f"pictures/{name}.png"
-        mlflow.artifacts.download_artifacts(run_id=champion.run_id, artifact_path=path, dst_path=str(docs))
+        path = mlflow.artifacts.download_artifacts(run_id=champion.run_id, artifact_path=f"pictures/{name}.png")
+        (folder / f"{name}.png").write_bytes(Path(path).read_bytes())
 
 
 if __name__ == "__main__":
-    main(Path(__file__).parents[1] / "docs")
+    main(Path(__file__).parents[1] / "docs" / "pictures")

@@ -14,7 +14,7 @@ import pytest
 from mlflow.entities import Run
 from PIL import Image
 
-from pipeline import export, provenance, registry, report
+from pipeline import export, illustrations, provenance, registry, report
 from pipeline.__main__ import main
 from pipeline.data import DataSet, Digits
 from pipeline.recipes import RECIPES
@@ -124,6 +124,14 @@ def test_pictures_report_and_console_log_are_artifacts() -> None:
     assert "quick, epoch 5/5: loss" in console
     assert re.search(r"9 pictures and report.html, \d\.\d MB, drawn and logged in \d+\.\d s\.", console)
     assert "Exporting to ONNX" in console
+
+
+def test_pictures_of_the_docs_are_those_of_the_champions_run(tmp_path: Path) -> None:
+    illustrations.main(tmp_path)
+    for name in illustrations.OF_A_RUN:
+        assert (tmp_path / f"{name}.png").read_bytes() == artifact(runs()[1], f"pictures/{name}.png")
+    drawn = {path.stem for path in tmp_path.glob("*.png")}
+    assert drawn == {"convolution", "pooling", *illustrations.OF_A_RUN}
 
 
 def test_model_has_signature_and_example_and_is_champion() -> None:
