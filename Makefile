@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 # --quiet takes pip's progress bar away together with its line per package: keep both where someone is looking.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input $(shell test -t 1 || echo --quiet)
 
-.PHONY: help run test lint types unit test-stack bench-train bench-serve format lock up down clean
+.PHONY: help run test lint types unit test-stack bench-train bench-serve pictures format lock up down clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +44,9 @@ bench-train: $(INSTALLED) ## time the chapter's loop against ours (MNIST_DIR mus
 
 bench-serve: $(INSTALLED) ## time the service against others (needs wrk, two cores, a champion); BENCH_ARGS="--quick" is a trial
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
+
+pictures: $(INSTALLED) ## draw docs/pictures anew: those of convolution and pooling, and those of the champion's run
+	$(BIN)/python -m pipeline.illustrations
 
 format: $(INSTALLED) ## rewrite the code in ruff's format
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ import mlflow
 import torch
 from mlflow.entities import Run
 
-from pipeline import PipelineError, flow, pictures, provenance, table, tracking
+from pipeline import PipelineError, flow, leaderboard, provenance, table, tracking
 from pipeline.data import DataSet
 from pipeline.devices import describe_device
 from pipeline.progress import RunProgress
@@ -72,7 +72,7 @@ def compare(recipes: Sequence[Recipe], settings: CompareSettings, dataset: DataS
             {f"{recipe}, seed {seed}": finished[of_run].info.run_id for (recipe, seed), of_run in plan.items()},
             "runs.json",
         )
-        mlflow.log_figure(pictures.draw_comparison(rows, caption), "pictures/comparison.png")
+        mlflow.log_figure(leaderboard.draw_comparison(rows, caption), "pictures/comparison.png")
     log.info("The table and the picture are in MLflow, run %s (comparison).", run_id)
     return rows
 

@@ -40,15 +40,29 @@ class Evaluation:
         pairs = self.labels * 10 + self.logits.argmax(dim=1)
         return torch.bincount(pairs, minlength=100).reshape(10, 10)
 
+    def reliability(self, temperature: float = 1.0, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
+        """Over equal bins of confidence: how many answers, their mean confidence, and the share that is right.
+
+        Returns:
+            int64 [bins], float64 [bins] and float64 [bins]; the last two are 0 where there is no answer.
+        """
+        confidence = self.probabilities(temperature).amax(dim=1)
+        of_bin = (confidence * bins).long().clamp(max=bins - 1)
+        counts = torch.bincount(of_bin, minlength=bins)
+        sums = [
+            torch.zeros(bins, dtype=torch.float64).index_add(0, of_bin, of.double())
+            for of in (confidence, self.right())
+        ]
+        mean_confidence, accuracy = (total / counts.clamp(min=1) for total in sums)
+        return counts, mean_confidence, accuracy
+
     def calibration_error(self, temperature: float = 1.0, bins: int = 15) -> float:
         """Expected calibration error: how far confidence and accuracy lie apart, in the mean over equal bins.
 
         Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 3.
         """
-        confidence = self.probabilities(temperature).amax(dim=1)
-        gaps = (self.right().float() - confidence).double()
-        of_bin = (confidence * bins).long().clamp(max=bins - 1)
-        return (torch.zeros(bins, dtype=torch.float64).index_add(0, of_bin, gaps).abs().sum() / len(gaps)).item()
+        counts, confidence, accuracy = self.reliability(temperature, bins)
+        return float((counts * (accuracy - confidence).abs()).sum() / counts.sum())
 
 
 def evaluate(network: Network, digits: Digits) -> Evaluation:

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,12 +13,12 @@ import torch
 from mlflow.entities.model_registry import ModelVersion
 from torch import Tensor
 
-from pipeline import evaluation, export, pictures, provenance, registry, tracking
+from pipeline import evaluation, export, provenance, registry, report, tracking
 from pipeline.checkpoint import Checkpoint
 from pipeline.data import DataSet, Digits
 from pipeline.devices import choose_precision, describe_device
 from pipeline.evaluation import Evaluation
-from pipeline.networks import Network, count_macs, count_parameters, normalise
+from pipeline.networks import Network, count_macs, count_parameters
 from pipeline.progress import EpochProgress, RunProgress
 from pipeline.recipes import RECIPES, Recipe
 from pipeline.settings import RunSettings, TrainSettings
@@ -50,6 +51,7 @@ class Learned:
 
     network: Network
     epochs: list[Epoch]
+    growth: dict[int, Tensor]  # the first layer's filters over the epochs, as `train` gives them
     validation: Evaluation
     temperature: float
     digits: Digits  # of the test split
@@ -76,7 +78,7 @@ def run(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch
             mlflow.log_metric("test_accuracy_over_dense", gain)
             log.info("That is %.2f points more than the dense network.", 100 * gain)
         tracking.log_predictions(learned.digits, learned.test.probabilities(learned.temperature))
-        _log_pictures(learned)
+        _log_report(recipe, learned, str(checkpoint.run_id))
         version = _register(recipe, settings, dataset, device, learned, str(checkpoint.run_id))
     checkpoint.remove()
     return version
@@ -90,7 +92,7 @@ def measure(
     device: torch.device,
     runs: RunProgress | None = None,
 ) -> Learned:
-    """Train the recipe in an MLflow run of its own, and read it: as `run` does, but nothing is exported or registered.
+    """Train the recipe in an MLflow run of its own, and report: as `run` does, but nothing is exported or registered.
 
     Args:
         recipe: what to train.
@@ -105,6 +107,7 @@ def measure(
     """
     with _tracked(recipe, seed, settings, dataset, device) as checkpoint:
         learned = _learn(recipe, seed, dataset, device, checkpoint, runs)
+        _log_report(recipe, learned, str(checkpoint.run_id))
     checkpoint.remove()
     return learned
 
@@ -155,11 +158,11 @@ def _learn(
     runs: RunProgress | None = None,
 ) -> Learned:
     epochs = epochs_of(recipe, tenth=dataset.name == "tenth")
-    history = History()
+    history, growth = History(), dict[int, Tensor]()
     with EpochProgress(recipe.name, epochs, len(dataset.train), device, runs) as progress:
         network = train(
             recipe, epochs, dataset.train, dataset.validation, device, seed,
-            [progress, history, tracking.RunReporter(str(checkpoint.run_id))], checkpoint,
+            [progress, history, tracking.RunReporter(str(checkpoint.run_id))], checkpoint, growth=growth,
         )  # fmt: skip
     seconds = sum(epoch.seconds for epoch in history.epochs)  # also of those before a run was cut off
     validation = evaluation.evaluate(network, dataset.validation)
@@ -185,22 +188,30 @@ def _learn(
         "%s: %.2f %% of %s test digits right (validation %.2f %%), trained in %.0f s.",
         recipe.name, 100 * test.accuracy(), f"{len(digits):,}", 100 * validation.accuracy(), seconds,
     )  # fmt: skip
-    return Learned(network, history.epochs, validation, temperature, digits, test)
+    return Learned(network, history.epochs, growth, validation, temperature, digits, test)
 
 
-def _log_pictures(learned: Learned) -> None:
-    drawn = {
-        "training-curves": pictures.draw_training_curves(learned.epochs),
-        "confusion-matrix": pictures.draw_confusion_matrix(learned.test),
-    }
-    digit, label = learned.digits.images[:1], int(learned.digits.labels[0])
-    with torch.inference_mode():
-        _, maps = learned.network.examine(normalise(digit))
-    if maps:
-        drawn["filters"] = pictures.draw_filters(learned.network.get_parameter("convolutions.0.weight").detach())
-        drawn["feature-maps"] = pictures.draw_feature_maps(digit[0], label, maps[0][0])
-    for name, figure in drawn.items():
-        mlflow.log_figure(figure, f"pictures/{name}.png")
+def _log_report(recipe: Recipe, learned: Learned, run_id: str) -> None:
+    """Log the pictures of a run and its report: last, since the report tells the numbers that MLflow has by then."""
+    started = time.perf_counter()
+    drawn = report.draw(
+        recipe, learned.network, learned.epochs, learned.growth, learned.digits, learned.test, learned.temperature
+    )
+    run = mlflow.get_run(run_id)
+    title = f"{run.info.run_name}: {learned.test.accuracy():.2%} of the test digits right"
+    page = report.write(title, recipe.about, run.data.tags.get("warning", ""), report.describe(run), drawn)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = Path(folder) / "pictures"
+        pictures.mkdir()
+        for picture in drawn:
+            (pictures / f"{picture.name}.png").write_bytes(picture.png)
+        (Path(folder) / "report.html").write_text(page, encoding="utf-8")
+        mlflow.log_artifacts(folder)
+    size = len(page) + sum(len(picture.png) for picture in drawn)
+    log.info(
+        "%d pictures and report.html, %.1f MB, drawn and logged in %.1f s.",
+        len(drawn), size / 1e6, time.perf_counter() - started,
+    )  # fmt: skip
 
 
 def _register(

@@ -16,7 +16,7 @@ from pipeline.devices import choose_precision
 from pipeline.recipes import Recipe
 
 # The modules that decide a model's weights and file. A change elsewhere, in a picture or a message, retrains nothing.
-DECISIVE = ("augmentation", "data", "devices", "networks", "training", "evaluation", "export")
+DECISIVE = ("augmentation", "data", "devices", "networks", "schedule", "training", "evaluation", "export")
 PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "mlflow", "numpy")
 
 

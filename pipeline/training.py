@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline import PipelineError
@@ -28,6 +27,7 @@ from pipeline.devices import choose_precision, make_optimizer, replayed
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build, normalise
 from pipeline.recipes import Augmentation, Recipe
+from pipeline.schedule import make_schedule
 
 LOSS_EVERY = 50  # steps between two losses that are kept
 
@@ -79,6 +79,7 @@ def train(
     reporters: Sequence[Reporter] = (),
     checkpoint: Checkpoint | None = None,
     watch: Callable[[Network], None] | None = None,
+    growth: dict[int, Tensor] | None = None,
 ) -> Network:
     """Train the recipe's network.
 
@@ -94,6 +95,8 @@ def train(
             bit for bit those of a training that was not cut off.
         watch: given the network that will be kept, before the first step; its weights follow the training, so that a
             reporter can judge them at any step.
+        growth: gets the first convolution's weights, float32 [filters, 1, height, width], by the number of epochs
+            after which they were such: 0, that is the random start, the last, and at most eight in between.
 
     Returns:
         The network on the CPU, in evaluation mode; with the averaged weights where the recipe averages.
@@ -107,7 +110,8 @@ def train(
     batch_size = recipe.batch_size if device.type == "cpu" else recipe.batch_size_on_gpu
     if batch_size > len(digits):
         raise TrainingError(f"A batch of {batch_size} is larger than the {len(digits)} digits: lower the batch size.")
-    now = _Training(recipe, math.ceil(len(digits) / batch_size) * epochs, digits, device, seed)
+    steps = math.ceil(len(digits) / batch_size) * epochs
+    now = _Training(recipe, epochs, steps, digits, device, seed, {} if growth is None else growth)
     if checkpoint and checkpoint.state:
         now.restore(checkpoint.state)
         for reporter in reporters:
@@ -156,22 +160,31 @@ def train(
 class _Training:
     """Where training stands: all that changes from step to step, and that a checkpoint must hold."""
 
-    def __init__(self, recipe: Recipe, steps: int, digits: Digits, device: torch.device, seed: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        epochs: int,
+        steps: int,
+        digits: Digits,
+        device: torch.device,
+        seed: int,
+        growth: dict[int, Tensor],
+    ) -> None:
         self._recipe, self._digits, self._device = recipe, digits, device
         self.network = build(recipe.network).to(device).to(memory_format=torch.channels_last)
         self._precision = choose_precision(device, recipe.mixed_precision)
         self._average: Network = copy.deepcopy(self.network) if recipe.averaging else self.network
         self.optimizer = make_optimizer(self.network.parameters(), recipe.learning_rate, recipe.weight_decay, device)
-        self._schedule = (
-            OneCycleLR(self.optimizer, recipe.learning_rate, steps, pct_start=recipe.warm_up, cycle_momentum=False)
-            if recipe.one_cycle
-            else None
-        )
+        self._schedule = make_schedule(recipe, self.optimizer, steps)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._learn_from = replayed(self._learn, device, self._generator)
         self.epochs: list[Epoch] = []
         self.steps = 0
         self.total = torch.zeros((), device=device)  # of the epoch's losses
+        # Filters change most at first: with 40 epochs, those of 0, 1, 2, 3, 4, 6, 10, 16, 25 and 40 are kept.
+        self._kept_epochs = {round(epochs ** (k / 8)) for k in range(9)}
+        self._growth = growth
+        self._keep_filters()
         self._begin()
 
     def _begin(self) -> None:
@@ -222,7 +235,15 @@ class _Training:
     def finish(self, epoch: Epoch) -> None:
         """End an epoch."""
         self.epochs.append(epoch)
+        if epoch.number in self._kept_epochs:
+            self._keep_filters()
         self._begin()
+
+    def _keep_filters(self) -> None:
+        """Keep the first layer's filters as they are now: for pictures alone."""
+        if self._average.convolutions:
+            weights = self._average.get_parameter("convolutions.0.weight").detach()
+            self._growth[len(self.epochs)] = weights.to("cpu", copy=True)
 
     def averaged(self) -> Network:
         """The network that is judged and kept."""
@@ -241,6 +262,7 @@ class _Training:
             "generator": self._generator.get_state(),
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "order": self._order,
+            "growth": self._growth,
             **{name: getattr(self, name) for name in ("steps", "position", "seconds", "total", "losses")},
         }
 
@@ -257,6 +279,7 @@ class _Training:
         self.steps, self.position, self.seconds = state["steps"], state["position"], state["seconds"]
         self.total.copy_(state["total"])
         self.losses = state["losses"]
+        self._growth.update(state["growth"])
 
 
 def _numbers(network: Network) -> list[Tensor]:

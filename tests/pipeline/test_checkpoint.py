@@ -60,8 +60,10 @@ def few(tenth: DataSet) -> Digits:
     return Digits(tenth.train.images[:640], tenth.train.labels[:640])
 
 
-def trained(few: Digits, reporter: After, checkpoint: Checkpoint | None) -> Network:
-    return train(EVERYTHING, 3, few, few, torch.device("cpu"), 1, [reporter], checkpoint)
+def trained(
+    few: Digits, reporter: After, checkpoint: Checkpoint | None, growth: dict[int, Tensor] | None = None
+) -> Network:
+    return train(EVERYTHING, 3, few, few, torch.device("cpu"), 1, [reporter], checkpoint, growth=growth)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +84,19 @@ def test_training_that_was_cut_off_ends_with_the_same_weights(
     tmp_path: Path,
 ) -> None:
     whole = After(0, be_killed)
-    expected = trained(few, whole, None).state_dict()
+    grown: dict[int, Tensor] = {}
+    expected = trained(few, whole, None, grown).state_dict()
     file = tmp_path / "some" / "run.pt"
     with pytest.raises(error):
         trained(few, After(steps, act), Checkpoint(file, MARK))
     torch.manual_seed(99)  # whatever happens between the two processes
     again = After(0, be_killed)
-    weights = trained(few, again, Checkpoint(file, MARK)).state_dict()
+    grown_again: dict[int, Tensor] = {}
+    weights = trained(few, again, Checkpoint(file, MARK), grown_again).state_dict()
     assert again.resumed == resumed
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert list(grown_again) == list(grown) == [0, 1, 2, 3]
+    assert all(torch.equal(grown_again[epoch], grown[epoch]) for epoch in grown)
     strip = [replace(epoch, seconds=0, images_per_second=0) for epoch in whole.epochs]
     assert [replace(epoch, seconds=0, images_per_second=0) for epoch in again.epochs] == strip
 

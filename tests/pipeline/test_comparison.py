@@ -126,6 +126,14 @@ def test_runs_are_nested_in_one_and_that_of_train_is_not_repeated(listener: Told
     assert (child.data.params["recipe"], child.data.params["seed"]) == ("other", "1")
 
 
+def test_every_run_has_its_report_with_what_its_network_can_show() -> None:
+    for name, run in zip(names(runs()), runs(), strict=True):
+        if name != "comparison":
+            page = artifact(run, "report.html").decode()
+            assert f"<h1>{name}: {run.data.metrics['test_accuracy']:.2%} of the test digits right</h1>" in page
+            assert ('id="filters"' in page) == name.startswith("other")
+
+
 def test_table_holds_what_the_runs_measured() -> None:
     (parent,) = parents()
     rows = {row["recipe"]: row for row in csv.DictReader(io.StringIO(artifact(parent, "comparison.csv").decode()))}

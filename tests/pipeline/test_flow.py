@@ -2,6 +2,8 @@
 
 import io
 import logging
+import re
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from mlflow.entities import Run
 from PIL import Image
 
-from pipeline import export, provenance, registry
+from pipeline import export, illustrations, provenance, registry, report
 from pipeline.__main__ import main
 from pipeline.data import DataSet, Digits
 from pipeline.recipes import RECIPES
@@ -104,13 +106,32 @@ def test_data_set_is_an_input_with_its_digest(tenth: DataSet) -> None:
     assert all(tenth.digest.startswith(entry.dataset.digest) for entry in inputs)
 
 
-def test_pictures_and_console_log_are_artifacts() -> None:
+def test_pictures_report_and_console_log_are_artifacts() -> None:
     run = runs()[1]
-    for name in ("filters", "feature-maps", "training-curves", "confusion-matrix"):
-        assert Image.open(io.BytesIO(artifact(run, f"pictures/{name}.png"))).width == 1200
+    page = artifact(run, "report.html").decode()
+    for name in report.TOLD:
+        picture = artifact(run, f"pictures/{name}.png")
+        assert Image.open(io.BytesIO(picture)).width == 1200
+        assert b64encode(picture).decode() in page, name
+    for value in (
+        f"<h1>quick-1: {run.data.metrics['test_accuracy']:.2%} of the test digits right</h1>",
+        f"<td>{run.data.metrics['test_accuracy_over_dense']:+.2%} of the test digits</td>",
+        f"<td>{run.info.run_id}</td>",
+        '<p class="warning">Trained on the bundled tenth',
+    ):
+        assert value in page, value
     console = artifact(run, "console.log").decode()
     assert "quick, epoch 5/5: loss" in console
+    assert re.search(r"9 pictures and report.html, \d\.\d MB, drawn and logged in \d+\.\d s\.", console)
     assert "Exporting to ONNX" in console
+
+
+def test_pictures_of_the_docs_are_those_of_the_champions_run(tmp_path: Path) -> None:
+    illustrations.main(tmp_path)
+    for name in illustrations.OF_A_RUN:
+        assert (tmp_path / f"{name}.png").read_bytes() == artifact(runs()[1], f"pictures/{name}.png")
+    drawn = {path.stem for path in tmp_path.glob("*.png")}
+    assert drawn == {"convolution", "pooling", *illustrations.OF_A_RUN}
 
 
 def test_model_has_signature_and_example_and_is_champion() -> None:

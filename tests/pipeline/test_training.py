@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.data import DataSet, Digits
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build
-from pipeline.recipes import RECIPES, Augmentation
+from pipeline.recipes import RECIPES, Augmentation, DenseNet, MNISTConvNet
 from pipeline.training import Epoch, TrainingError, epochs_of, train
 from tests.conftest import QUICK
 
@@ -60,6 +60,25 @@ def test_the_network_that_is_kept_can_be_watched(tenth: DataSet) -> None:
     unwatched = train(EVERYTHING, 2, few, few, CPU, 1).state_dict()
     assert accuracies[0] < accuracies[-1] == evaluate(network, few).accuracy()
     assert all(torch.equal(weights, unwatched[name]) for name, weights in network.state_dict().items())
+
+
+def test_first_filters_are_kept_from_the_random_start_to_the_end(tenth: DataSet) -> None:
+    few = Digits(tenth.train.images[:64], tenth.train.labels[:64])
+    grown: dict[int, Tensor] = {}
+    recipe = replace(EVERYTHING, network=MNISTConvNet(filters=(4,)))
+    network = train(recipe, 40, few, few, CPU, 1, growth=grown)
+    assert list(grown) == [0, 1, 2, 3, 4, 6, 10, 16, 25, 40]
+    torch.manual_seed(1)
+    assert torch.equal(grown[0], build(recipe.network).get_parameter("convolutions.0.weight"))
+    assert torch.equal(grown[40], network.get_parameter("convolutions.0.weight"))
+    assert not torch.equal(grown[25], grown[40])
+
+
+def test_dense_network_has_no_filters_to_keep(tenth: DataSet) -> None:
+    few = Digits(tenth.train.images[:64], tenth.train.labels[:64])
+    grown: dict[int, Tensor] = {}
+    train(replace(QUICK, network=DenseNet()), 1, few, few, CPU, 1, growth=grown)
+    assert not grown
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(tenth: DataSet) -> None:
