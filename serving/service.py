@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from serving import connections
 from serving.batching import Batcher
 from serving.cores import usable_cores
+from serving.explain import Explainer
 from serving.front import InFront
 from serving.metrics import Metrics
 from serving.model import Images
@@ -70,6 +71,7 @@ class Digits:
         self.metrics = Metrics()
         self.store = Store(SETTINGS, self.metrics)
         self.batcher = Batcher(lambda: self.store.current, SETTINGS.queue_images, self.metrics)
+        self.explainer = Explainer(lambda: self.store.current, SETTINGS.threads)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     def start(self) -> None:
@@ -89,6 +91,7 @@ class Digits:
         """Stop following the registry."""
         self.store.stop()
         self.batcher.close()
+        self.explainer.close()
 
     async def __is_ready__(self) -> bool:
         return self.store.current is not None
