@@ -24,6 +24,7 @@ ENDPOINTS = (
     "/predict/raw",
     "/predict/files",
     "/explain",
+    "/draw",
     "/model",
     "/livez",
     "/readyz",

@@ -155,6 +155,7 @@ def _complete_others(paths: Json) -> None:
     paths["/readyz"]["get"]["responses"].update(_errors((503,)))
     html = {"text/html": {"schema": {"type": "string"}}}
     for path, does, content in (
+        ("/draw", "A page to draw a digit on: the answer and its explanation as one draws.", html),
         ("/", "A page that shows this document and sends requests.", html),
         ("/docs.json", "This document.", some_object),
         ("/schema.json", "What BentoML's own clients read.", some_object),

@@ -34,7 +34,9 @@ INLINE_BYTES = 64 * 1024
 RETRY_OVERLOADED = (b"retry-after", b"1")
 RETRY_NO_MODEL = (b"retry-after", b"5")
 
-ROUTES = "POST /predict, /predict/raw, /predict/files, /explain; GET /model, /metrics, /docs.json, /livez, /readyz"
+ROUTES = (
+    "POST /predict, /predict/raw, /predict/files, /explain; GET /draw, /model, /metrics, /docs.json, /livez, /readyz"
+)
 
 GET, POST = ("GET", "HEAD"), ("POST",)
 JSON = b"application/json"

@@ -19,6 +19,7 @@ from serving.explain import Explainer
 from serving.front import InFront
 from serving.metrics import Metrics
 from serving.model import Images
+from serving.pages import Pages
 from serving.routes import ShortPath
 from serving.settings import SettingsError, read_settings
 from serving.store import Store
@@ -114,7 +115,7 @@ class Digits:
 
 def wrap(application: ASGIApp) -> ASGIApp:
     """What every request passes first."""
-    return Traffic(ShortPath(application, SETTINGS), SETTINGS.access_log)
+    return Traffic(ShortPath(Pages(application), SETTINGS), SETTINGS.access_log)
 
 
 if SETTINGS.tracing:  # which is a middleware of BentoML's: only what stands behind it is traced
