@@ -60,7 +60,7 @@ export class Asker {
       }
     }
     this.underWay -= 1;
-    if (again !== null && !this.wanted) {
+    if (again !== null && !this.wanted && number === this.asked) {
       this.wanted = wanted;
       this.free = performance.now() + again + (wanted.isFinal ? INTERVAL : 0);
     }
