@@ -34,10 +34,10 @@ types: $(INSTALLED) ## static types, by mypy
 	$(BIN)/mypy
 
 unit: $(INSTALLED) ## the tests alone; PYTEST_ARGS="-k gate" narrows them
-	$(BIN)/python -m pytest -m "not stack" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not stack and not browser" $(PYTEST_ARGS)
 
-test-stack: $(INSTALLED) ## containers: build, train, serve, compare and take down (MNIST_DIR must be set)
-	$(BIN)/python -m pytest -m stack --timeout 2700 tests/stack $(PYTEST_ARGS)
+test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down (MNIST_DIR must be set); /draw in chromium
+	$(BIN)/python -m pytest -m "stack or browser" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)
 
 bench-train: $(INSTALLED) ## time the chapter's loop against ours (MNIST_DIR must be set); BENCH_ARGS="--keras" adds Keras
 	$(BIN)/python -m benchmarks.training $(BENCH_ARGS)

@@ -46,7 +46,7 @@ from benchmarks.entrants import (
 from benchmarks.load import Load, load
 from benchmarks.processes import ROOT, BenchmarkError, Competitor, on_core, python_with
 from serving.model import Model, ModelError
-from serving.pruning import keep_output
+from serving.pruning import keep_outputs
 
 CLIENTS = (1, 16, 64)
 IMAGES_PER_CALL = 32  # at most, as in our service: the limit is asked for no more at once
@@ -228,7 +228,7 @@ def prepare(model: Path | None, folder: Path) -> tuple[Path, Path]:
     except ModelError as refusal:
         raise BenchmarkError(str(refusal)) from refusal
     alone = folder / "model.onnx"
-    alone.write_bytes(keep_output(model.read_bytes(), "probabilities"))
+    alone.write_bytes(keep_outputs(model.read_bytes(), "probabilities"))
     return model.resolve(), alone
 
 

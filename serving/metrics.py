@@ -23,6 +23,8 @@ ENDPOINTS = (
     "/predict",
     "/predict/raw",
     "/predict/files",
+    "/explain",
+    "/draw",
     "/model",
     "/livez",
     "/readyz",
@@ -44,6 +46,7 @@ REASONS = {
     413: "too_large",
     415: "unsupported",
     422: "invalid",
+    501: "no_feature_maps",
     503: "overloaded",
 }
 NO_MODEL = "no_model"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from serving.pruning import keep_output
+from serving.pruning import keep_outputs
 
 CONTRACT = "1"
 GOLDEN_TOLERANCE = 1e-4
@@ -38,13 +39,17 @@ class Model:
         path: the file it was loaded from.
         digest: SHA-256 of the file, in hexadecimal.
         metadata: what training wrote into the file, all strings, the golden batch left out.
+        feature_maps: the outputs `conv1`, `conv2`, … that the file has, in this order; `predict` does without them.
         seconds_per_image: fastest time seen while warming up, for one image of a batch of 8.
+        content: the file as it was verified; what is in `path` may be another one by now.
     """
 
     path: Path
     digest: str
     metadata: dict[str, str]
+    feature_maps: tuple[str, ...]
     seconds_per_image: float
+    content: bytes = field(repr=False)
     _session: onnxruntime.InferenceSession
 
     @classmethod
@@ -65,12 +70,13 @@ class Model:
         _check_signature(path, session)
         _check_metadata(path, metadata)
         images, expected = _golden_batch(path, metadata)
+        maps = _feature_maps(session)
         try:
-            session = _session(keep_output(content, "probabilities"), threads)
+            session = open_session(keep_outputs(content, "probabilities"), threads)
         except Exception as error:
             raise ModelError(f"{path} cannot be loaded with probabilities alone: {_one_line(error)}.") from error
         kept = {name: value for name, value in metadata.items() if not name.startswith("golden_")}
-        model = cls(path, hashlib.sha256(content).hexdigest(), kept, 0.0, session)
+        model = cls(path, hashlib.sha256(content).hexdigest(), kept, maps, 0.0, content, session)
         model._check_golden_batch(images, expected)
         object.__setattr__(model, "seconds_per_image", model._warm_up())
         return model
@@ -126,12 +132,13 @@ def _open(path: Path, threads: int) -> tuple[bytes, onnxruntime.InferenceSession
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
-        return content, _session(content, threads)
+        return content, open_session(content, threads)
     except Exception as error:
         raise ModelError(f"{path} is not an ONNX model that can be loaded: {_one_line(error)}.") from error
 
 
-def _session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Give the ONNX file `content` to ONNX Runtime, with this many threads within one call."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -155,6 +162,11 @@ def _check_signature(path: Path, session: onnxruntime.InferenceSession) -> None:
     if answer is None or answer.type != "tensor(float)" or answer.shape[1:] != [10]:
         found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in outputs.values())
         raise ModelError(f"{path} gives ({found}), but the contract is probabilities: tensor(float) [batch, 10].")
+
+
+def _feature_maps(session: onnxruntime.InferenceSession) -> tuple[str, ...]:
+    maps = [node.name for node in session.get_outputs() if re.fullmatch(r"conv[1-9]\d*", node.name)]
+    return tuple(sorted(maps, key=lambda name: int(name.removeprefix("conv"))))
 
 
 def _check_metadata(path: Path, metadata: dict[str, str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from serving import example
+from serving.explain import LEAST_EDGES, MOST_EDGES, SQUARE, STEP, STRONG, STRONG_SHARE, SURE
+from serving.images import SIDE
 from serving.model import NUMBERS, TEXTS
 from serving.settings import Settings
 
@@ -41,6 +43,10 @@ ERRORS = {
         "783 bytes are not a whole number of images; expected N times 784 bytes, N at least 1.",
     ),
     500: ("The service failed.", "the service failed; its log says why."),
+    501: (
+        "The model in service has no feature maps.",
+        "the model in service, DenseNet of version 3, has no feature maps; /predict answers, /explain cannot.",
+    ),
     503: ("Overloaded, or no model yet.", "no model is in service: the model is being loaded."),
     # BentoML's middlewares are behind the short path, except where they trace it.
     504: ("BentoML's own limit, 60 seconds.", "Not able to process the request in 60 seconds"),
@@ -49,6 +55,13 @@ OF_BYTES = (408, 413, 415, 422, 500, 503)
 OF_TEXTS = (400, *OF_BYTES)
 
 ANSWERS = [{"digit": 7, "confidence": 0.91, "probabilities": [0.01] * 7 + [0.91, 0.01, 0.01]}]
+EXPLANATION = {
+    **ANSWERS[0],
+    "sure": True,
+    "image": example.image(),
+    "saliency": [[0.0] * 10 + [-0.113, 0.0, 0.251, 4.085] + [0.0] * 14] * SIDE,
+    "feature_maps": [{"name": "conv1", "shape": [1, 2, 3], "largest": 2.75, "values": "AAB//4AA"}],
+}
 MODEL = {
     "ready": True,
     "problem": None,
@@ -79,6 +92,7 @@ def complete(document: Json, settings: Settings) -> Json:
         "Images": {**images, "title": "Images", "additionalProperties": False},
         "Digit": parts["schemas"]["Digit"],
         "Error": _object({"error": {"type": "string", "description": "What was wrong, and what is expected."}}),
+        "Explanation": _explanation_schema(parts["schemas"]["Digit"]),
         "Model": _model_schema(),
     }
     late = (504,) if settings.tracing else ()
@@ -105,6 +119,23 @@ def complete(document: Json, settings: Settings) -> Json:
         f"{limits} At most {settings.max_picture_pixels} pixels in sum.",
         _body("multipart/form-data", files, {"files": [example.picture()]}),
     )
+    one = _object({"files": {"type": "array", "minItems": 1, "maxItems": 1, "items": _file()}})
+    paths["/explain"] = _post(
+        predict["tags"],
+        (*OF_TEXTS, 501, *late),
+        "Read one image, and show what the model sees in it",
+        "One image as /predict takes it, or one picture as /predict/files does; it must have ink. The answer has the "
+        "28x28 that the model saw, which pixels speak for the digit, and the feature maps of each convolution layer. "
+        "Made apart from predictions, one after the other; not counted among them.",
+        _body("application/json", _explained_images(images), {"images": [example.image()]}),
+    )
+    explain = paths["/explain"]["post"]
+    explain["requestBody"]["content"].update(
+        _body("multipart/form-data", one, {"files": [example.picture()]})["content"]
+    )
+    explain["responses"]["200"] = _response(
+        "The answer, and why.", "application/json", _schema("Explanation"), EXPLANATION
+    )
     _complete_others(paths)
     return document
 
@@ -122,8 +153,10 @@ def _complete_others(paths: Json) -> None:
     for path in ("/livez", "/healthz", "/readyz", "/metrics"):
         paths[path]["get"]["responses"]["200"].update(content=plain, headers=_header_references())
     paths["/readyz"]["get"]["responses"].update(_errors((503,)))
+    html = {"text/html": {"schema": {"type": "string"}}}
     for path, does, content in (
-        ("/", "A page that shows this document and sends requests.", {"text/html": {"schema": {"type": "string"}}}),
+        ("/draw", "A page to draw a digit on: the answer and its explanation as one draws.", html),
+        ("/", "A page that shows this document and sends requests.", html),
         ("/docs.json", "This document.", some_object),
         ("/schema.json", "What BentoML's own clients read.", some_object),
     ):
@@ -179,6 +212,57 @@ def _model_schema() -> Json:
     numbers = {name: {"type": "integer" if name == "parameters" else "number"} for name in NUMBERS}
     known = {"ready": {"type": "boolean"}, "problem": {"type": "string", "nullable": True}}
     return {"type": "object", "required": list(known), "properties": {**known, **texts, **numbers}}
+
+
+def _explained_images(images: Json) -> Json:
+    """The schema of JSON with images, for exactly one."""
+    listed = {**images["properties"]["images"], "maxItems": 1}
+    return {**images, "title": "OneImage", "properties": {"images": listed}, "additionalProperties": False}
+
+
+def _explanation_schema(digit: Json) -> Json:
+    def rows(value: Json) -> Json:
+        row = {"type": "array", "items": value, "minItems": SIDE, "maxItems": SIDE}
+        return {"type": "array", "items": row, "minItems": SIDE, "maxItems": SIDE}
+
+    maps = {
+        "name": {"type": "string", "description": "The model's output: conv1, conv2 and so on."},
+        "shape": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 3,
+            "maxItems": 3,
+            "description": "Channels, height, width.",
+        },
+        "largest": {"type": "number", "description": "The activation that 255 stands for; the smallest is 0."},
+        "values": {
+            "type": "string",
+            "format": "byte",
+            "description": "Base64 of one byte per activation: channel after channel, each row by row.",
+        },
+    }
+    return _object(
+        {
+            **digit["properties"],
+            "sure": {
+                "type": "boolean",
+                "description": f"Whether the confidence is at least {SURE} and the image has strokes like a digit's: "
+                f"{STRONG_SHARE:.0%} of the ink in pixels above {STRONG}, and differences between neighbouring pixels "
+                f"of {LEAST_EDGES} to {MOST_EDGES} times the ink.",
+            },
+            "image": {
+                **rows({"type": "integer", "minimum": 0, "maximum": 255}),
+                "description": "What the model saw: 0 = background, 255 = ink.",
+            },
+            "saliency": {
+                **rows({"type": "number"}),
+                "description": "By how much the log-odds of the digit drop when background covers the pixel: the "
+                f"mean over squares of {SQUARE}x{SQUARE} pixels, {STEP} apart. Negative: without it, the answer is "
+                "surer. Zeiler and Fergus, Visualizing and Understanding Convolutional Networks (2014).",
+            },
+            "feature_maps": {"type": "array", "minItems": 1, "items": _object(maps)},
+        }
+    )
 
 
 def _object(properties: Json) -> Json:

@@ -1,4 +1,4 @@
-"""Cuts the feature maps out of an ONNX file's outputs, so that ONNX Runtime may optimise across them."""
+"""Cuts outputs off an ONNX file: without the feature maps, ONNX Runtime may optimise across them."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def _model_class() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("digits.Model"))
 
 
-def keep_output(content: bytes, name: str) -> bytes:
-    """Return the ONNX file `content` with `name` as its only output.
+def keep_outputs(content: bytes, *names: str) -> bytes:
+    """Return the ONNX file `content` with `names` as its only outputs, in the order of the file.
 
     An intermediate result that is also an output must be stored, and in the plain layout: measured with
     ONNX Runtime 1.32 on one AVX2 core, two feature maps among the outputs cost 1.4 times the time per image
     in batches of 8, whether they are asked for or not.
 
     Raises:
-        ValueError: `content` is not a protobuf message, or has no such output.
+        ValueError: `content` is not a protobuf message, or lacks one of the outputs.
     """
     model = _model_class()()
     try:
@@ -52,9 +52,9 @@ def keep_output(content: bytes, name: str) -> bytes:
     except message.DecodeError as error:
         raise ValueError("not a protobuf message") from error
     outputs = model.graph.output
-    kept = [output for output in outputs if output.name == name]
-    if not kept:
-        raise ValueError(f"no output {name}")
+    kept = [output for output in outputs if output.name in names]
+    if missing := set(names) - {output.name for output in kept}:
+        raise ValueError(f"no output {', '.join(sorted(missing))}")
     del outputs[:]
     outputs.extend(kept)
     result: bytes = model.SerializeToString()

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving import images
 from serving.batching import Batcher, NoModelError, OverloadedError
 from serving.bodies import Bodies
+from serving.explain import QUEUE, Explainer
 from serving.images import RequestError
 from serving.metrics import NO_MODEL, REASONS, Metrics
 from serving.model import Images, Probabilities
@@ -33,10 +34,14 @@ INLINE_BYTES = 256 * 1024
 RETRY_OVERLOADED = (b"retry-after", b"1")
 RETRY_NO_MODEL = (b"retry-after", b"5")
 
-ROUTES = "POST /predict, /predict/raw, /predict/files; GET /model, /metrics, /docs.json, /livez, /readyz"
+ROUTES = (
+    "POST /predict, /predict/raw, /predict/files, /explain; GET /draw, /model, /metrics, /docs.json, /livez, /readyz"
+)
 
 GET, POST = ("GET", "HEAD"), ("POST",)
 JSON = b"application/json"
+BYTES = b"application/octet-stream"
+FORM = b"multipart/form-data"
 PROMETHEUS = b"text/plain; version=1.0.0; charset=utf-8"
 
 Header = tuple[bytes, bytes]
@@ -73,6 +78,7 @@ class ShortPath:
             "/predict": (POST, self._predict, JSON),
             "/predict/raw": (POST, self._predict_raw, JSON),
             "/predict/files": (POST, self._predict_files, JSON),
+            "/explain": (POST, self._explain, JSON),
             "/model": (GET, self._model, JSON),
             "/metrics": (GET, self._render_metrics, PROMETHEUS),
             "/docs.json": (GET, self._docs, JSON),
@@ -107,18 +113,33 @@ class ShortPath:
         await _send(send, status, content_type, body, (_mark(version), *headers))
 
     async def _predict(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
-        body, _ = await self._body(scope, receive, b"application/json")
+        body, _ = await self._body(scope, receive, JSON)
         return await self._answer(len(body), partial(images.from_json, body, self._settings.max_images))
 
     async def _predict_raw(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
-        body, _ = await self._body(scope, receive, b"application/octet-stream")
+        body, _ = await self._body(scope, receive, BYTES)
         return await self._answer(len(body), partial(images.from_raw, body, self._settings.max_images))
 
     async def _predict_files(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
-        body, content_type = await self._body(scope, receive, b"multipart/form-data")
+        body, content_type = await self._body(scope, receive, FORM)
         limits = self._settings.max_images, self._settings.max_picture_pixels
         # Always in a thread: a small file may hold a large picture.
         return await self._answer(INLINE_BYTES + 1, partial(from_form, body, content_type, *limits))
+
+    async def _explain(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
+        body, content_type = await self._body(scope, receive, JSON, FORM)
+        limits = self._settings.max_images, self._settings.max_picture_pixels
+        if _media_type(content_type) == JSON:
+            decode = partial(images.from_json, body, self._settings.max_images)
+        else:
+            decode = partial(from_form, body, content_type, *limits)
+        try:
+            return await self._explainer.submit(decode)
+        except OverloadedError:
+            sentence = f"{QUEUE} explanations wait already; ask again in a second."
+            raise RequestError(503, sentence, RETRY_OVERLOADED) from None
+        except NoModelError:
+            raise self._no_model() from None
 
     async def _model(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
         return orjson.dumps(self._store.describe(), option=orjson.OPT_INDENT_2), self._version()
@@ -147,9 +168,9 @@ class ShortPath:
             raise self._no_model() from None
         return encode(answer.probabilities), answer.version
 
-    async def _body(self, scope: Scope, receive: Receive, expected: bytes) -> tuple[bytes, bytes]:
-        """Check the headers, then read the body; returns it and its content type."""
-        content_type, length = expected, 0
+    async def _body(self, scope: Scope, receive: Receive, *expected: bytes) -> tuple[bytes, bytes]:
+        """Check the headers, then read the body; returns it and its content type, the first one expected if missing."""
+        content_type, length = expected[0], 0
         for name, value in scope["headers"]:
             if name == b"content-type":
                 content_type = value
@@ -157,10 +178,9 @@ class ShortPath:
                 length = int(value)
             elif name == b"content-encoding" and value.lower() != b"identity":
                 raise RequestError(415, f"a body in {_text(value)} is not taken; expected it as it is, unpacked.")
-        if content_type.split(b";")[0].strip().lower() != expected:
-            raise RequestError(
-                415, f"{scope['path']} takes {_text(expected)}, but the content type is {_text(content_type)}."
-            )
+        if _media_type(content_type) not in expected:
+            taken = " or ".join(map(_text, expected))
+            raise RequestError(415, f"{scope['path']} takes {taken}, but the content type is {_text(content_type)}.")
         self._bodies.check_length(length)
         if self._store.current is None:
             raise self._no_model()
@@ -222,6 +242,11 @@ class ShortPath:
         return batcher
 
     @cached_property
+    def _explainer(self) -> Explainer:
+        explainer: Explainer = bentoml.get_current_service().explainer
+        return explainer
+
+    @cached_property
     def _metrics(self) -> Metrics:
         metrics: Metrics = bentoml.get_current_service().metrics
         return metrics
@@ -243,6 +268,10 @@ def _error(sentence: str) -> bytes:
 
 def _not_allowed(scope: Scope) -> str:
     return f"{scope['method']} is not possible at {scope['path']}; the header Allow says what is."
+
+
+def _media_type(content_type: bytes) -> bytes:
+    return content_type.split(b";")[0].strip().lower()
 
 
 def _text(value: bytes) -> str:

@@ -15,9 +15,11 @@ from starlette.types import ASGIApp
 from serving import connections
 from serving.batching import Batcher
 from serving.cores import usable_cores
+from serving.explain import Explainer
 from serving.front import InFront
 from serving.metrics import Metrics
 from serving.model import Images
+from serving.pages import Pages
 from serving.routes import ShortPath
 from serving.settings import SettingsError, read_settings
 from serving.store import Store
@@ -70,6 +72,7 @@ class Digits:
         self.metrics = Metrics()
         self.store = Store(SETTINGS, self.metrics)
         self.batcher = Batcher(lambda: self.store.current, SETTINGS.queue_images, self.metrics)
+        self.explainer = Explainer(lambda: self.store.current, SETTINGS.threads)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     def start(self) -> None:
@@ -89,6 +92,7 @@ class Digits:
         """Stop following the registry."""
         self.store.stop()
         self.batcher.close()
+        self.explainer.close()
 
     async def __is_ready__(self) -> bool:
         return self.store.current is not None
@@ -111,7 +115,7 @@ class Digits:
 
 def wrap(application: ASGIApp) -> ASGIApp:
     """What every request passes first."""
-    return Traffic(ShortPath(application, SETTINGS), SETTINGS.access_log)
+    return Traffic(ShortPath(Pages(application), SETTINGS), SETTINGS.access_log)
 
 
 if SETTINGS.tracing:  # which is a middleware of BentoML's: only what stands behind it is traced

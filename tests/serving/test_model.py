@@ -90,10 +90,10 @@ def test_a_number_of_parameters_that_is_not_whole_is_named(variant: Variant) -> 
 
 
 def test_a_file_that_cannot_be_pruned_is_refused(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_content: bytes, _name: str) -> bytes:
+    def fail(_content: bytes, *_names: str) -> bytes:
         raise ValueError("not a protobuf message")
 
-    monkeypatch.setattr("serving.model.keep_output", fail)
+    monkeypatch.setattr("serving.model.keep_outputs", fail)
     assert refused(model_file) == "cannot be loaded with probabilities alone: not a protobuf message."
 
 

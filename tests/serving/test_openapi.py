@@ -1,3 +1,4 @@
+import base64
 import re
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def send(service: Service, path: str, media_type: str, shown: Any) -> httpx.Resp
 
 def test_every_route_is_described_and_answers(service: Service, document: dict[str, Any]) -> None:
     named = set(re.findall(r"/[a-z./]+", ROUTES))
-    assert len(named) == 8
+    assert len(named) == 10
     assert named < document["paths"].keys()
     assert [path for path in document["paths"] if service.client.head(path).status_code == 404] == []
     for method, path, operation in operations(document):
@@ -57,9 +58,24 @@ def test_every_body_has_an_example_that_works_when_sent(service: Service, docume
             answer = send(service, path, media_type, content["example"])
             assert answer.status_code == 200, answer.text
             shown = operation["responses"]["200"]["content"]["application/json"]["example"]
-            assert [one["digit"] for one in answer.json()] == [one["digit"] for one in shown] == [example.DIGIT]
+            assert digits(answer.json()) == digits(shown) == [example.DIGIT]
             sent.append(path)
-    assert sent == ["/predict", "/predict/raw", "/predict/files"]
+    assert sent == ["/predict", "/predict/raw", "/predict/files", "/explain", "/explain"]
+
+
+def digits(answer: Any) -> list[int]:
+    return [one["digit"] for one in (answer if type(answer) is list else [answer])]
+
+
+def test_the_example_of_an_explanation_is_like_one(service: Service, document: dict[str, Any]) -> None:
+    content = document["paths"]["/explain"]["post"]["responses"]["200"]["content"]["application/json"]
+    answer = service.client.post("/explain", json={"images": [example.image()]}).json()
+    assert content["example"].keys() == answer.keys()
+    assert {name: type(value) for name, value in content["example"]["feature_maps"][0].items()} == {
+        name: type(value) for name, value in answer["feature_maps"][0].items()
+    }
+    channels, height, width = content["example"]["feature_maps"][0]["shape"]
+    assert len(base64.b64decode(content["example"]["feature_maps"][0]["values"])) == channels * height * width
 
 
 def test_the_example_of_the_model_is_like_the_model(service: Service, document: dict[str, Any]) -> None:

@@ -5,14 +5,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from serving.pruning import keep_output
+from serving.pruning import keep_outputs
 
 
 def test_one_output_is_left_and_it_computes_the_same(
     model_file: Path, test_digits: tuple[np.ndarray, np.ndarray]
 ) -> None:
     content = model_file.read_bytes()
-    pruned = keep_output(content, "probabilities")
+    pruned = keep_outputs(content, "probabilities")
     model = onnx.load_from_string(pruned)
     onnx.checker.check_model(model)
     assert [output.name for output in model.graph.output] == ["probabilities"]
@@ -26,12 +26,17 @@ def test_one_output_is_left_and_it_computes_the_same(
     assert np.abs(answers[0] - answers[1]).max() < 1e-5
 
 
+def test_several_outputs_are_left(model_file: Path) -> None:
+    model = onnx.load_from_string(keep_outputs(model_file.read_bytes(), "conv2", "conv1"))
+    assert [output.name for output in model.graph.output] == ["conv1", "conv2"]
+
+
 @pytest.mark.parametrize("content", [b"this is a text", b"\xff" * 100])
 def test_other_bytes_are_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"not a protobuf message|no output"):
-        keep_output(content, "probabilities")
+        keep_outputs(content, "probabilities")
 
 
 def test_an_output_that_is_not_there_is_refused(model_file: Path) -> None:
     with pytest.raises(ValueError, match="no output attention"):
-        keep_output(model_file.read_bytes(), "attention")
+        keep_outputs(model_file.read_bytes(), "attention")

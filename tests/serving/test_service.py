@@ -212,6 +212,8 @@ def test_what_is_no_picture_is_refused(service: Service, test_digits: Digits) ->
         ("DELETE", "/predict/files", "POST"),
         ("POST", "/model", "GET, HEAD"),
         ("POST", "/livez", "GET, HEAD"),
+        ("GET", "/explain", "POST"),
+        ("POST", "/draw", "GET, HEAD"),
     ],
 )
 def test_another_method_is_refused_with_what_is_allowed(service: Service, method: str, path: str, allowed: str) -> None:
@@ -227,7 +229,7 @@ def test_an_unknown_path_is_said_to_be_unknown(service: Service) -> None:
         assert answer.status_code == 404
         assert "/predict/nothing here" in sentence(answer)
         routes = re.findall(r"/[a-z./]+", sentence(answer).split("there are")[1].rstrip("."))
-        assert len(routes) == 8
+        assert len(routes) == 10
         assert [path for path in routes if service.client.head(path).status_code == 404] == []
 
 

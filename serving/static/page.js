@@ -1,0 +1,109 @@
+// The page: what is drawn is asked about, and what is answered is shown.
+
+import { Asker } from "./ask.js";
+import { Paper } from "./draw.js";
+import * as show from "./show.js";
+
+const LOOK = 10_000; // milliseconds between two looks at which model is in service
+const UNREACHABLE = "The service does not answer. Your drawing stays, and is asked about again.";
+
+let route = "explain";
+let version = null;
+let last = null; // the answer that is shown
+
+const paper = new Paper(document.getElementById("paper"), (isFinal) => {
+  document.body.classList.toggle("drawn", !paper.isEmpty);
+  if (paper.isEmpty) {
+    asker.forget();
+    last = null;
+    show.empty();
+    show.stale(false);
+    show.busy(false);
+  } else {
+    show.busy(true);
+    asker.ask(() => paper.content(), isFinal);
+  }
+});
+
+const asker = new Asker(send, answered, () => {
+  show.trouble(UNREACHABLE);
+  show.stale(true);
+});
+
+async function send(picture, signal) {
+  const body = new FormData();
+  body.append("files", picture, "digit");
+  const response = await fetch(route, { method: "POST", body, signal });
+  const found = await response.json();
+  if (response.status === 501 && route === "explain") {
+    route = "predict/files"; // this model has no maps to show, but answers
+    return send(picture, signal);
+  }
+  if (response.headers.get("X-Model-Version") !== version) look();
+  return { status: response.status, found, retry: 1000 * (response.headers.get("Retry-After") ?? 1) };
+}
+
+function answered({ status, found }, isSettled) {
+  show.stale(status !== 200);
+  show.busy(!isSettled || status === 503);
+  if (status === 200) {
+    last = Array.isArray(found) ? found[0] : found;
+    show.trouble("");
+    show.answer(last, isSettled);
+  } else if (status === 503) {
+    show.trouble(`The service is busy, and is asked again: ${found.error}`);
+  } else {
+    show.trouble(found.error);
+  }
+}
+
+// Who answers; also how the page notices, with nothing drawn, that nobody does.
+async function look() {
+  try {
+    const about = await (await fetch("model", { signal: AbortSignal.timeout(LOOK / 2) })).json();
+    if (about.version !== version) route = "explain";
+    version = about.version;
+    show.model(about);
+    if (document.getElementById("trouble").textContent === UNREACHABLE) {
+      show.trouble("");
+      if (!paper.isEmpty) asker.ask(() => paper.content(), true);
+    }
+  } catch {
+    show.trouble(UNREACHABLE);
+    show.stale(!paper.isEmpty);
+  }
+}
+
+function open(files) {
+  const [file] = files;
+  if (file) paper.open(file);
+}
+
+document.getElementById("undo").addEventListener("click", () => paper.undo());
+document.getElementById("clear").addEventListener("click", () => paper.clear());
+document.getElementById("file").addEventListener("change", (event) => {
+  open(event.target.files);
+  event.target.value = ""; // so that the same file can be opened again
+});
+document.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z") {
+    event.preventDefault();
+    paper.undo();
+  } else if (event.key === "Delete") {
+    paper.clear();
+  }
+});
+document.addEventListener("paste", (event) => open(event.clipboardData.files));
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  open(event.dataTransfer.files);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  paper.paint();
+  if (last) show.answer(last, false);
+});
+setInterval(() => document.hidden || look(), LOOK);
+
+show.empty();
+look();

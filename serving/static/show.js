@@ -1,0 +1,172 @@
+// What is seen: the answer, the 28x28 image, the saliency and the feature maps.
+
+const SIDE = 28;
+const CELL = 56; // pixels of a feature map on its canvas
+const GAP = 4;
+// Log-odds at which a pixel has the full colour, at least: weaker ones must not look strong where nothing else is.
+const LEAST = 1;
+
+const wide = matchMedia("(min-width: 40rem)");
+
+const byId = (id) => document.getElementById(id);
+
+// Text is changed only where it differs: a screen reader would read it again.
+function write(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+}
+
+const bars = Array.from({ length: 10 }, (_, digit) => {
+  const [row, label, bar, fill, percent] = ["li", "span", "span", "i", "span"].map((tag) => document.createElement(tag));
+  label.textContent = digit;
+  bar.className = "bar";
+  percent.className = "percent";
+  bar.append(fill);
+  row.append(label, bar, percent);
+  byId("bars").append(row);
+  return { row, fill, percent };
+});
+
+export function trouble(text) {
+  write("trouble", text);
+}
+
+export function stale(is) {
+  document.body.classList.toggle("stale", is);
+}
+
+// Whether the answer to what is drawn is still to come.
+export function busy(is) {
+  byId("answer").setAttribute("aria-busy", is);
+}
+
+export function model(about) {
+  if (!about.ready) return write("model", `No model is in service: ${about.problem}`);
+  const accuracy = percentage(about.test_accuracy, 2);
+  const tenth = about.data === "full" ? "" : ", trained on a tenth of MNIST";
+  return write("model", `Model “${about.recipe}”, version ${about.version}: reads ${accuracy} of the test digits${tenth}`);
+}
+
+export function empty() {
+  document.body.classList.remove("unsure");
+  write("digit", "–");
+  write("confidence", "Nothing is drawn yet.");
+  write("spoken", "");
+  shares(Array(10).fill(0), -1);
+  for (const id of ["seen", "saliency"]) byId(id).getContext("2d").clearRect(0, 0, SIDE, SIDE);
+  byId("maps").replaceChildren(paragraph("Each picture will be what one filter finds in your digit."));
+}
+
+// Show an answer of /explain, or of /predict/files, which has no maps; it is read aloud when the pen is up.
+export function answer(found, isSettled) {
+  const sure = found.sure ?? found.confidence >= 0.9;
+  const percent = percentage(found.confidence, 1);
+  document.body.classList.toggle("unsure", !sure);
+  write("digit", sure ? `${found.digit}` : `${found.digit}?`);
+  write("confidence", sure ? percent : `${percent}: not sure`);
+  if (isSettled) write("spoken", `${sure ? "It is a" : "Not sure, perhaps a"} ${found.digit}, ${percent}.`);
+  shares(found.probabilities, found.digit);
+  if (!found.image) {
+    for (const id of ["seen", "saliency"]) byId(id).getContext("2d").clearRect(0, 0, SIDE, SIDE);
+    byId("maps").replaceChildren(paragraph("The model in service has no feature maps."));
+    return;
+  }
+  const colours = palette();
+  image(found.image, colours);
+  saliency(found, colours);
+  for (const layer of found.feature_maps) maps(layer, found.feature_maps, colours);
+}
+
+function shares(probabilities, best) {
+  bars.forEach(({ row, fill, percent }, digit) => {
+    row.classList.toggle("best", digit === best);
+    fill.style.width = `${100 * probabilities[digit]}%`;
+    percent.textContent = best < 0 ? "" : percentage(probabilities[digit], 1);
+  });
+}
+
+function image(rows, { paper, ink }) {
+  paint(byId("seen"), SIDE, SIDE, rows.flat(), (value) => mix(paper, ink, value / 255));
+}
+
+function saliency(found, colours) {
+  const drops = found.saliency.flat();
+  const ink = found.image.flat();
+  const strongest = Math.max(LEAST, ...drops.map(Math.abs));
+  paint(byId("saliency"), SIDE, SIDE, drops, (drop, at) => {
+    const ground = mix(colours.paper, colours.ink, (0.22 * ink[at]) / 255);
+    return mix(ground, drop > 0 ? colours.for : colours.against, Math.abs(drop) / strongest);
+  });
+}
+
+// All maps of a layer on one canvas, each scaled without smoothing.
+function maps(layer, layers, { low, high }) {
+  const [channels, height, width] = layer.shape;
+  const values = Uint8Array.from(atob(layer.values), (letter) => letter.charCodeAt(0));
+  const columns = channels <= 32 || !wide.matches ? 8 : 16;
+  const rows = Math.ceil(channels / columns);
+  const canvas = place(layer, layers, columns / rows);
+  canvas.width = columns * (CELL + GAP) - GAP;
+  canvas.height = rows * (CELL + GAP) - GAP;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  const shades = Array.from({ length: 256 }, (_, value) => mix(low, high, (value / 255) ** 0.6));
+  const one = new OffscreenCanvas(width, height);
+  for (let channel = 0; channel < channels; channel += 1) {
+    const begin = channel * height * width;
+    paint(one, width, height, values.subarray(begin, begin + height * width), (value) => shades[value]);
+    const [x, y] = [channel % columns, Math.floor(channel / columns)].map((index) => index * (CELL + GAP));
+    context.drawImage(one, x, y, CELL, CELL);
+  }
+}
+
+// The canvas of a layer; the figures are made when the first answer comes, or another model has other layers.
+function place(layer, layers, aspect) {
+  const id = (each) => `layer-${each.name}-${each.shape.join("x")}`;
+  if (!byId(id(layer))) {
+    const kept = layers.map((each) => byId(id(each))?.parentElement).filter(Boolean);
+    const figure = document.createElement("figure");
+    const canvas = document.createElement("canvas");
+    const caption = document.createElement("figcaption");
+    const [channels, height, width] = layer.shape;
+    const name = `Convolution ${layer.name.replace("conv", "")}`;
+    canvas.id = id(layer);
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `${channels} feature maps of ${name.toLowerCase()}`);
+    caption.textContent = `${name}: ${channels} feature maps of ${height}\u00a0×\u00a0${width}`;
+    figure.style.flexGrow = aspect; // so that all maps are of one size, side by side
+    figure.append(canvas, caption);
+    byId("maps").replaceChildren(...kept, figure);
+  }
+  return byId(id(layer));
+}
+
+function paint(canvas, width, height, values, colour) {
+  const pixels = new ImageData(width, height);
+  values.forEach((value, at) => pixels.data.set([...colour(value, at), 255], 4 * at));
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+// The colours of the page as it is now, light or dark: each three numbers.
+function palette() {
+  const style = getComputedStyle(document.documentElement);
+  const read = (name) => style.getPropertyValue(`--${name}`).match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16));
+  return Object.fromEntries(["paper", "ink", "low", "high", "for", "against"].map((name) => [name, read(name)]));
+}
+
+function mix(one, other, share) {
+  return one.map((value, index) => value + (other[index] - value) * share);
+}
+
+// Never rounded to a certainty that the model has not.
+function percentage(share, digits) {
+  const smallest = 10 ** -digits;
+  if (share > 0 && 100 * share < smallest) return "0 %";
+  if (share < 1 && 100 * share > 100 - smallest) return `> ${(100 - smallest).toFixed(digits)} %`;
+  return `${(100 * share).toFixed(digits)} %`;
+}
+
+function paragraph(text) {
+  const made = document.createElement("p");
+  made.textContent = text;
+  return made;
+}

@@ -1,0 +1,386 @@
+"""The page `/draw` in a real browser, with a real service behind it."""
+
+import base64
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Page, Route, expect
+
+from benchmarks.strokes import Point, strokes
+from tests.processes import ROOT, wait_until
+
+from .conftest import OpenPage, digit_of, draw, first_of_each_class, inked
+
+pytestmark = pytest.mark.browser
+
+Digits = tuple[np.ndarray, np.ndarray]
+Lines = list[list[Point]]
+LINE = [[(0.5, 0.2), (0.5, 0.4), (0.5, 0.6), (0.5, 0.8)]]
+NOTHING = "\N{EN DASH}"
+ANSWER_TO = re.compile(r"^(It is a|Not sure, perhaps a) \d, ")
+
+
+def png(digit: np.ndarray, side: int = 300) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(255 - digit).resize((side, side)).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.fixture(scope="session")
+def seven(test_digits: Digits) -> Lines:
+    """A seven in one stroke, of which the model is sure."""
+    images, labels = test_digits
+    assert labels[30] == 7
+    return strokes(images[30])
+
+
+def test_digits_of_mnist_drawn_stroke_by_stroke_are_read_right(page: Page, test_digits: Digits) -> None:
+    for digit, label in first_of_each_class(test_digits):
+        draw(page, strokes(digit))
+        expect(digit_of(page)).to_have_text(re.compile(rf"^{label}\??$"))
+        expect(page.locator("#spoken")).to_have_text(ANSWER_TO)
+        expect(page.locator("#bars .best")).to_contain_text(str(label))
+        for canvas in ("#seen", "#saliency", "#layer-conv1-32x28x28", "#layer-conv2-64x14x14"):
+            assert inked(page, canvas), canvas
+        page.keyboard.press("Delete")
+        expect(digit_of(page)).to_have_text(NOTHING)
+
+
+def test_the_28x28_that_is_shown_is_what_the_service_saw(page: Page, seven: Lines) -> None:
+    with page.expect_response("**/explain") as answered:
+        draw(page, seven)
+        expect(digit_of(page)).to_have_text("7")
+    assert answered.value.status == 200
+    seen = page.locator("#seen").evaluate(
+        "canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, 28, 28).data).filter((_, at) => at % 4 == 0)"
+    )
+    shades = np.array(seen).reshape(28, 28)  # light theme: ink is dark
+    rows, columns = np.flatnonzero((shades < 128).any(1)), np.flatnonzero((shades < 128).any(0))
+    assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 in (18, 19, 20)
+
+
+def test_undo_takes_back_the_last_stroke_and_clear_all(page: Page, seven: Lines) -> None:
+    across = [(0.2, 0.8), (0.8, 0.8)]
+    for undo in (lambda: page.get_by_role("button", name="Undo").click(), lambda: page.keyboard.press("Control+z")):
+        draw(page, seven)
+        expect(digit_of(page)).to_have_text("7")
+        before = page.locator("#bars").inner_text()
+        draw(page, [across])
+        expect(page.locator("#bars")).not_to_have_text(before, use_inner_text=True)
+        digit_of(page)
+        undo()
+        expect(digit_of(page)).to_have_text("7")
+        expect(page.locator("#bars")).to_have_text(before, use_inner_text=True)
+        page.get_by_role("button", name="Clear").click()
+        expect(digit_of(page)).to_have_text(NOTHING)
+        assert not inked(page, "#paper")
+        undo()  # which takes back the clearing
+        expect(digit_of(page)).to_have_text("7")
+        page.keyboard.press("Delete")
+        expect(digit_of(page)).to_have_text(NOTHING)
+
+
+def opened(page: Page, how: str, content: bytes) -> None:
+    if how == "chosen":
+        page.locator("#file").set_input_files({"name": "digit.png", "mimeType": "image/png", "buffer": content})
+        return
+    page.evaluate(
+        """([how, text]) => {
+            const data = new DataTransfer();
+            const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+            data.items.add(new File([bytes], "digit.png", { type: "image/png" }));
+            const event = how === "drop"
+                ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
+                : new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+            document.body.dispatchEvent(event);
+        }""",
+        [how, base64.b64encode(content).decode()],
+    )
+
+
+@pytest.mark.parametrize("how", ["chosen", "drop", "paste"])
+def test_a_picture_is_read_and_a_stroke_begins_a_new_sheet(page: Page, test_digits: Digits, how: str) -> None:
+    for index in (0, 1):
+        opened(page, how, png(test_digits[0][index]))
+        expect(digit_of(page)).to_have_text(str(test_digits[1][index]))
+        assert inked(page, "#paper")
+    draw(page, strokes(test_digits[0][3]))
+    expect(digit_of(page)).to_have_text(str(test_digits[1][3]))
+
+
+def test_a_file_that_is_no_picture_is_refused_with_the_service_s_sentence(open_page: OpenPage, seven: Lines) -> None:
+    with open_page(allowed="415") as page:
+        page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"a text"})
+        expect(page.locator("#trouble")).to_contain_text("is not a picture that can be read")
+        draw(page, seven)
+        expect(digit_of(page)).to_have_text("7")
+        expect(page.locator("#trouble")).to_be_empty()
+
+
+def test_the_keyboard_alone_reaches_everything_and_draws(page: Page) -> None:
+    reached = []
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.localName"))
+        ring = "element => getComputedStyle(element.closest('label') ?? element).outlineStyle"
+        assert page.locator(":focus").evaluate(ring) == "solid", reached
+    assert reached == ["paper", "undo", "clear", "file", "summary"]
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("With the keyboard alone")).to_be_visible()
+    page.locator("#paper").focus()
+    page.keyboard.press("Space")
+    for _ in range(20):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    expect(digit_of(page)).to_have_text("1")
+    expect(page.locator("#spoken")).to_have_text(ANSWER_TO)
+
+
+def test_a_finger_draws_and_a_second_one_does_not_disturb(open_page: OpenPage, seven: Lines) -> None:
+    with open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True) as page:
+        touch = page.context.new_cdp_session(page)
+        scrolled = page.evaluate("scrollY")
+        box = page.locator("#paper").bounding_box()
+        assert box
+        left, top, side = box["x"], box["y"], box["width"]
+        places = [{"x": left + x * side, "y": top + y * side, "id": 1} for x, y in seven[0]]
+        second = {"x": left + 5, "y": top + side - 5, "id": 2}
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": places[:1]})
+        for index, place in enumerate(places):
+            fingers = [place, second] if index > 10 else [place]
+            kind = "touchStart" if index == 11 else "touchMove"
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        expect(digit_of(page)).to_have_text("7")
+        assert page.evaluate("scrollY") == scrolled
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1200])
+def test_nothing_is_wider_than_the_window(open_page: OpenPage, seven: Lines, width: int) -> None:
+    with open_page(viewport={"width": width, "height": 740}) as page:
+        draw(page, seven)
+        expect(digit_of(page)).to_have_text("7")
+        page.get_by_text("Keys and pictures").click()
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(open_page: OpenPage, seven: Lines, scheme: str) -> None:
+    with open_page(color_scheme=scheme) as page:
+        assert Axe().run(page).response["violations"] == []
+        draw(page, seven)
+        expect(digit_of(page)).to_have_text("7")
+        page.get_by_text("Keys and pictures").click()
+        page.evaluate("document.getElementById('trouble').textContent = 'The service is busy.'")
+        assert Axe().run(page).response["violations"] == []
+        page.get_by_role("button", name="Clear").click()
+        draw(page, [[(0.1, 0.1), (0.9, 0.9), (0.1, 0.9), (0.9, 0.1), (0.5, 0.5), (0.9, 0.5)]])  # nothing to be sure of
+        digit_of(page)
+        assert Axe().run(page).response["violations"] == []
+
+
+def test_the_colours_follow_those_of_the_system(page: Page, seven: Lines) -> None:
+    draw(page, seven)
+    expect(digit_of(page)).to_have_text("7")
+    corner = "canvas => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[0]"
+    light = [page.locator(canvas).evaluate(corner) for canvas in ("#seen", "#layer-conv1-32x28x28")]
+    page.emulate_media(color_scheme="dark")
+    for canvas, before in zip(("#seen", "#layer-conv1-32x28x28"), light, strict=True):
+        wait_until(lambda canvas=canvas: page.locator(canvas).evaluate(corner) < 99, f"{canvas} turning dark")
+        assert before > 200
+
+
+def test_a_service_that_stops_is_said_to_be_gone(
+    start_service: Callable[..., Any], model_file: Path, open_page: OpenPage, seven: Lines
+) -> None:
+    with start_service(SERVING_MODEL=model_file) as service:
+        service.wait_for(200)
+        with open_page(at=service.url, allowed="ERR_") as page:
+            draw(page, seven)
+            expect(digit_of(page)).to_have_text("7")
+            service.process.terminate()
+            service.process.wait(60)
+            draw(page, LINE)
+            expect(page.locator("#trouble")).to_contain_text("The service does not answer")
+            expect(page.locator("body")).to_have_class(re.compile("stale"))
+
+
+def test_the_page_recovers_when_the_service_does(open_page: OpenPage, seven: Lines) -> None:
+    with open_page(allowed="ERR_") as page:
+        page.route("**/*", lambda route: route.abort())
+        draw(page, seven)
+        expect(page.locator("#trouble")).to_contain_text("The service does not answer")
+        expect(page.locator("#answer")).to_have_attribute("aria-busy", "true")
+        page.unroute("**/*")
+        expect(digit_of(page)).to_have_text("7")
+        expect(page.locator("#trouble")).to_be_empty()
+
+
+def test_a_busy_service_is_said_to_be_busy_and_asked_again(open_page: OpenPage, seven: Lines) -> None:
+    def busy(route: Route) -> None:
+        route.fulfill(status=503, json={"error": "16 explanations wait already."}, headers={"Retry-After": "1"})
+
+    with open_page(allowed="503") as page:
+        page.route("**/explain", busy)
+        draw(page, seven)
+        expect(page.locator("#trouble")).to_contain_text("The service is busy, and is asked again: 16 explanations")
+        page.unroute("**/explain")
+        expect(digit_of(page)).to_have_text("7")
+        expect(page.locator("#trouble")).to_be_empty()
+
+
+def test_a_model_without_feature_maps_still_answers(
+    start_service: Callable[..., Any], variant: Callable[..., Path], open_page: OpenPage, seven: Lines
+) -> None:
+    def cut(model: onnx.ModelProto) -> None:
+        kept = [output for output in model.graph.output if output.name == "probabilities"]
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
+
+    with start_service(SERVING_MODEL=variant(cut)) as service:
+        service.wait_for(200)
+        with open_page(at=service.url, allowed="501") as page:
+            draw(page, seven)
+            expect(digit_of(page)).to_have_text("7")
+            expect(page.locator("#maps")).to_have_text("The model in service has no feature maps.")
+
+
+ASKER = """async (steps) => {
+    const { Asker } = await import(new URL("draw/ask.js", document.baseURI));
+    window.sent = [];
+    window.shown = [];
+    window.lost = 0;
+    const send = (picture) => new Promise((answer, fail) => {
+        sent.push({ picture, answer, fail, at: performance.now() });
+    });
+    window.asker = new Asker(send, (answer, isSettled) => shown.push([answer.picture, isSettled]), () => (lost += 1));
+    window.answer = (index, status = 200) => sent[index].answer({ status, picture: sent[index].picture, retry: 3000 });
+}"""
+
+
+@pytest.fixture
+def asker(chromium: Any, page: Page) -> Iterator[Page]:
+    """A page with an `Asker` whose requests the test answers, and with a clock that the test sets forward."""
+    page.clock.install(time=1000)
+    page.clock.pause_at(1060)
+    page.evaluate(ASKER)
+    yield page
+
+
+def pictures(page: Page) -> list[str]:
+    """What was sent so far; promises that wait are let on first."""
+    page.evaluate(
+        "new Promise((done) => { const { port1, port2 } = new MessageChannel(); port1.onmessage = done; "
+        "port2.postMessage(0); })"
+    )
+    sent: list[str] = page.evaluate("sent.map((each) => each.picture)")
+    return sent
+
+
+def ask(page: Page, picture: str, final: bool = False) -> None:
+    page.evaluate("([picture, final]) => void asker.ask(() => picture, final)", [picture, final])
+    pictures(page)
+
+
+def test_ten_requests_a_second_are_made_and_the_last_state_is_among_them(asker: Page) -> None:
+    for step in range(100):  # a second of strokes, a change each 10 ms
+        ask(asker, str(step), final=step % 25 == 24)
+        sent = pictures(asker)
+        asker.evaluate("sent.forEach((_, index) => answer(index))")
+        pictures(asker)
+        asker.clock.run_for(10)
+    asker.clock.run_for(300)
+    sent = pictures(asker)
+    assert 8 <= len(sent) <= 12
+    assert sent[-1] == "99"
+    assert {"24", "49", "74"} <= set(sent)  # the ends of the strokes are not left out
+    moves = [at for at, picture in zip(asker.evaluate("sent.map((each) => each.at)"), sent, strict=True)]
+    for begin in moves:
+        assert sum(begin <= at < begin + 500 for at in moves) <= 6
+
+
+def test_an_answer_that_comes_late_is_dropped(asker: Page) -> None:
+    ask(asker, "first")
+    asker.clock.run_for(100)
+    ask(asker, "second", final=True)
+    assert pictures(asker) == ["first", "second"]
+    asker.evaluate("answer(1)")
+    pictures(asker)
+    asker.evaluate("answer(0)")
+    pictures(asker)
+    assert asker.evaluate("shown") == [["second", True]]
+
+
+def test_nothing_is_shown_of_what_was_cleared(asker: Page) -> None:
+    ask(asker, "first", final=True)
+    asker.evaluate("asker.forget(); answer(0)")
+    asker.clock.run_for(5000)
+    assert pictures(asker) == ["first"]
+    assert asker.evaluate("shown") == []
+
+
+def test_a_slow_service_has_two_requests_at_most_and_then_the_newest(asker: Page) -> None:
+    for step in range(20):
+        ask(asker, str(step))
+        asker.clock.run_for(100)
+    assert pictures(asker) == ["0", "1"]
+    asker.evaluate("answer(0)")
+    assert pictures(asker) == ["0", "1", "19"]
+
+
+def test_what_got_no_answer_is_asked_again(asker: Page) -> None:
+    ask(asker, "lost", final=True)
+    asker.evaluate("sent[0].fail(new TypeError('no route'))")
+    assert pictures(asker) == ["lost"]
+    assert asker.evaluate("lost") == 1
+    asker.clock.run_for(1100)
+    assert pictures(asker) == ["lost", "lost"]
+    asker.evaluate("answer(1, 503)")
+    pictures(asker)
+    asker.clock.run_for(2500)  # the service said 3 seconds
+    assert pictures(asker) == ["lost", "lost"]
+    asker.clock.run_for(700)
+    assert pictures(asker) == ["lost"] * 3
+
+
+def test_of_two_that_were_refused_the_later_one_is_asked_again(asker: Page) -> None:
+    ask(asker, "moving")
+    asker.clock.run_for(100)
+    ask(asker, "lifted", final=True)
+    asker.evaluate("answer(0, 503)")
+    pictures(asker)
+    asker.evaluate("answer(1, 503)")
+    pictures(asker)
+    asker.clock.run_for(3300)
+    assert pictures(asker) == ["moving", "lifted", "lifted"]
+    asker.evaluate("answer(2)")
+    pictures(asker)
+    assert asker.evaluate("shown.at(-1)") == ["lifted", True]
+
+
+def test_a_picture_of_the_page_is_taken(
+    start_service: Callable[..., Any], model_file: Path, open_page: OpenPage, test_digits: Digits
+) -> None:
+    """That of the documentation, if DRAW_PICTURE names the model to show."""
+    shown = os.environ.get("DRAW_PICTURE")
+    with start_service(SERVING_MODEL=Path(shown or model_file).resolve()) as service:
+        service.wait_for(200)
+        with open_page(at=service.url, viewport={"width": 1120, "height": 700}) as page:
+            draw(page, strokes(test_digits[0][35]))
+            expect(digit_of(page)).to_have_text(str(test_digits[1][35]))
+            picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+    assert picture.width == 1120
+    content = io.BytesIO()
+    picture.convert("RGB").save(content, "PNG", optimize=True)
+    assert len(content.getvalue()) < 150_000
+    if shown:
+        (ROOT / "docs" / "pictures" / "draw.png").write_bytes(content.getvalue())
