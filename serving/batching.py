@@ -18,8 +18,8 @@ from serving.store import Served
 
 # More images in one call are no faster for each, and ONNX Runtime keeps the memory of its largest call.
 IMAGES_PER_CALL = 32
-# A call that takes longer runs in a thread, so that /livez need not wait for it, and bodies are decoded meanwhile. For a
-# shorter one the change of threads costs more than the wait; on one core it brings nothing to anybody but /livez.
+# A call that takes longer runs in a thread, so that /livez need not wait for it and bodies are decoded meanwhile.
+# For a shorter one the change of threads costs more than the wait; on one core it is good for nothing but /livez.
 INLINE_SECONDS = 0.002
 INLINE_SECONDS_ON_ONE_CORE = 0.02
 

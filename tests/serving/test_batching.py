@@ -246,12 +246,13 @@ def test_a_thread_that_takes_no_work_any_more_fails_the_request(served: Served, 
 
 def test_calls_waits_and_answers_are_counted(served: Served, test_digits: Digits) -> None:
     images, metrics = test_digits[0], Metrics()
+    large = IMAGES_PER_CALL + 20
     value = metrics.registry.get_sample_value
     seen = list[float | None]()
 
     async def work() -> None:
         batcher = Batcher(lambda: served, 1000, metrics)
-        waiting = [batcher.submit(images[:100]), batcher.submit(images[100:103])]
+        waiting = [batcher.submit(images[:large]), batcher.submit(images[large : large + 3])]
         seen.append(value("digits_queue_images"))
         await asyncio.gather(*waiting)
         left = batcher.submit(images[:4])
@@ -259,13 +260,14 @@ def test_calls_waits_and_answers_are_counted(served: Served, test_digits: Digits
         await batcher.submit(images[:1])
 
     run(work)
-    assert seen == [103]
+    assert seen == [large + 3]
     assert value("digits_queue_images") == 0
-    assert value("digits_images_per_call_sum") == value("digits_confidence_count") == 104
+    assert value("digits_images_per_call_sum") == value("digits_confidence_count") == large + 4
     calls = value("digits_images_per_call_count")
     assert calls == value("digits_model_seconds_count") == 3
     assert value("digits_queue_seconds_count") == 3  # requests, of which one took two calls
-    found = np.bincount(served.model.predict(np.concatenate([images[:103], images[:1]])).argmax(1), minlength=10)
+    asked = np.concatenate([images[: large + 3], images[:1]])
+    found = np.bincount(served.model.predict(asked).argmax(1), minlength=10)
     assert [value("digits_predicted_total", {"digit": str(digit)}) for digit in range(10)] == found.tolist()
 
 
