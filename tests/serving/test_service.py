@@ -13,6 +13,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from serving.batching import IMAGES_PER_CALL
 from serving.model import Model
 from tests.processes import wait_until
 
@@ -111,8 +112,8 @@ def metric(service: Service, name: str) -> float:
 def test_metrics_count_images_per_call_beside_bentoml_s_own(service: Service, test_digits: Digits) -> None:
     calls, images = metric(service, "digits_images_per_call_count"), metric(service, "digits_images_per_call_sum")
     requests = metric(service, 'bentoml_service_request_total{endpoint="/predict/raw",http_response_code="200"')
-    ask(service, "/predict/raw", test_digits[0][:70])
-    assert metric(service, "digits_images_per_call_sum") == images + 70
+    ask(service, "/predict/raw", test_digits[0][: IMAGES_PER_CALL + 6])
+    assert metric(service, "digits_images_per_call_sum") == images + IMAGES_PER_CALL + 6
     assert metric(service, "digits_images_per_call_count") == calls + 2
     assert (
         metric(service, 'bentoml_service_request_total{endpoint="/predict/raw",http_response_code="200"')
