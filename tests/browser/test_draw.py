@@ -126,6 +126,22 @@ def test_a_file_that_is_no_picture_is_refused_with_the_service_s_sentence(open_p
         expect(page.locator("#trouble")).to_be_empty()
 
 
+@pytest.mark.parametrize("size", [(360, 740), (1200, 800)])
+def test_a_message_that_comes_or_goes_does_not_move_the_paper_under_the_pen(
+    open_page: OpenPage, size: tuple[int, int]
+) -> None:
+    with open_page(allowed="415", viewport={"width": size[0], "height": size[1]}) as page:
+        place = page.locator("#paper").bounding_box()
+        assert place
+        opened(page, "chosen", b"a text")
+        expect(page.locator("#trouble")).to_contain_text("is not a picture that can be read")
+        assert page.locator("#paper").bounding_box() == place
+        message = page.locator("#trouble").bounding_box()
+        assert message
+        assert message["y"] >= place["y"] + place["height"]  # nor hides it
+        assert message["y"] + message["height"] <= size[1]
+
+
 def test_the_keyboard_alone_reaches_everything_and_draws(page: Page) -> None:
     reached = []
     for _ in range(5):
