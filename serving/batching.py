@@ -54,6 +54,10 @@ class _Request:
         return len(self.images) - self.begun
 
 
+# What one call answers: requests, and of each the first of its images and one past the last.
+Batch = list[tuple[_Request, int, int]]
+
+
 class Batcher:
     """Collects the images of all requests and asks the model for as many at once as wait.
 
@@ -77,6 +81,7 @@ class Batcher:
         self._inline_seconds = INLINE_SECONDS_ON_ONE_CORE if usable_cores() == 1 else INLINE_SECONDS
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.waiting = 0
+        metrics.waiting = lambda: self.waiting
 
     def submit(self, images: Images) -> asyncio.Future[Answer]:
         """Queue images; must be called on the event loop.
@@ -96,7 +101,6 @@ class Batcher:
         request = _Request(images, loop.create_future(), time.perf_counter())
         self._queue.append(request)
         self.waiting += len(images)
-        self._metrics.queue_images.set(self.waiting)
         if not self._busy:
             self._busy = True
             # Not now but after the callbacks that are ready: they bring the requests to share the call with.
@@ -114,7 +118,6 @@ class Batcher:
             if current is None:
                 raise NoModelError
             served, batch = self._take(current)
-            self._metrics.queue_images.set(self.waiting)
             if served is None or not batch:
                 self._busy = False
                 return
@@ -122,30 +125,24 @@ class Batcher:
             pieces = [request.images[begin:end] for request, begin, end in batch]
             images = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
             now = time.perf_counter()
-            self._metrics.called(len(images), [now - request.queued for request, begin, _ in batch if begin == 0])
+            waited = [now - request.queued for request, begin, _ in batch if begin == 0]
             if len(images) * served.model.seconds_per_image > self._inline_seconds:
-                running = asyncio.get_running_loop().run_in_executor(self._thread, self._predict, served.model, images)
-                running.add_done_callback(lambda done: self._finish(batch, served, done))
+                running = asyncio.get_running_loop().run_in_executor(self._thread, _predict, served.model, images)
+                running.add_done_callback(lambda done: self._finish(batch, served, waited, done))
                 return
-            self._hand_out(batch, served, self._predict(served.model, images))
+            self._hand_out(batch, served, waited, *_predict(served.model, images))
         except Exception as error:
             # Whatever it was: who asked must be told, and the queue must go on.
             self._fail(concerned, error)
         self._next()
 
-    def _predict(self, model: Model, images: Images) -> Probabilities:
-        started = time.perf_counter()
-        probabilities = model.predict(images)
-        self._metrics.model_seconds.observe(time.perf_counter() - started)
-        return probabilities
-
-    def _take(self, current: Served) -> tuple[Served | None, list[tuple[_Request, int, int]]]:
+    def _take(self, current: Served) -> tuple[Served | None, Batch]:
         """Take from the queue what the next call answers: the model, and (request, first image, one past the last).
 
         A request that was split stays with the model of its first part, also when another is current by now.
         """
         served: Served | None = None
-        batch: list[tuple[_Request, int, int]] = []
+        batch: Batch = []
         others: deque[_Request] = deque()
         split: _Request | None = None
         room = IMAGES_PER_CALL
@@ -172,10 +169,10 @@ class Batcher:
         return served, batch
 
     def _finish(
-        self, batch: list[tuple[_Request, int, int]], served: Served, done: asyncio.Future[Probabilities]
+        self, batch: Batch, served: Served, waited: list[float], done: asyncio.Future[tuple[Probabilities, float]]
     ) -> None:
         try:
-            self._hand_out(batch, served, done.result())
+            self._hand_out(batch, served, waited, *done.result())
         except Exception as error:
             self._fail([request for request, _, _ in batch], error)
         self._next()
@@ -185,8 +182,10 @@ class Batcher:
         if self._busy:
             asyncio.get_running_loop().call_soon(self._call)
 
-    def _hand_out(self, batch: list[tuple[_Request, int, int]], served: Served, probabilities: Probabilities) -> None:
-        self._metrics.predicted(probabilities)
+    def _hand_out(
+        self, batch: Batch, served: Served, waited: list[float], probabilities: Probabilities, seconds: float
+    ) -> None:
+        self._metrics.called(waited, probabilities, seconds)
         offset = 0
         for request, begin, end in batch:
             request.parts.append(probabilities[offset : offset + end - begin])
@@ -202,4 +201,10 @@ class Batcher:
         # Counted anew, because the error may have come between taking a request and counting it out.
         self._queue = deque(request for request in self._queue if not request.answer.done())
         self.waiting = sum(request.left for request in self._queue)
-        self._metrics.queue_images.set(self.waiting)
+
+
+def _predict(model: Model, images: Images) -> tuple[Probabilities, float]:
+    """Ask the model; returns its answers and the seconds that it took."""
+    began = time.perf_counter()
+    probabilities = model.predict(images)
+    return probabilities, time.perf_counter() - began

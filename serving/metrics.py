@@ -1,10 +1,17 @@
-"""All metrics of the service. Each worker writes its own to files; `/metrics` shows the sum over all workers."""
+"""All metrics of the service. Each worker writes its own to files; `/metrics` shows the sum over all workers.
+
+What every request and every call of the model counts is only noted at first and written a few times a second: writing
+it at once would cost a lone request more than its way through the queue (docs/performance.md).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +43,8 @@ ENDPOINTS = (
 OTHER = "other"
 # BentoML's buckets up to the time after which it gives a request up, and four more below, where nearly all answers are.
 DURATION_SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# What other workers show of this one is at most so old. Its own numbers are written before they are shown.
+WRITE_SECONDS = 0.25
 WAIT_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 # Why a request is refused, by the status of its answer.
@@ -54,13 +63,19 @@ RELOADS = ("loaded", "cached", "refused", "unavailable")
 
 
 class Metrics:
-    """What the service counts, each series looked up once: a request costs some additions, and no look at labels.
+    """What the service counts.
+
+    `began`, `answered` and `called` note, and must be called on the event loop; `write` adds up what they noted.
+    Everything else is written at once. Each series is looked up once, not by its labels each time.
 
     Requests are counted here and not by BentoML, under BentoML's names and labels: its own middleware makes new series
     for every path that anybody asks for, and takes twice the time.
 
     Must be made after BentoML has set `PROMETHEUS_MULTIPROC_DIR`; where that is not set, the metrics are those of this
     object alone.
+
+    Attributes:
+        waiting: says how many images wait for the model; set by whoever keeps the queue.
     """
 
     def __init__(self) -> None:
@@ -97,13 +112,13 @@ class Metrics:
         in_progress = gauge(
             "bentoml_service_request_in_progress", "Requests that are being answered.", "livesum", labels
         )
-        self._in_progress = {name: in_progress.labels(name, *self._service.values()) for name in (*ENDPOINTS, OTHER)}
+        self._gauges = {name: in_progress.labels(name, *self._service.values()) for name in (*ENDPOINTS, OTHER)}
         self._last_request = gauge(
             "bentoml_service_last_request_timestamp_seconds", "When the last request came.", "max", tuple(self._service)
         ).labels(*self._service.values())
-        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         for name in ENDPOINTS:
-            self._series(name, 200)  # from 0 on, so that a rate sees the first one
+            self._series_of(name, 200)  # from 0 on, so that a rate sees the first one
 
         predicted = counter("digits_predicted_total", "Images by the digit that they were read as.", ["digit"])
         self._predicted = [predicted.labels(str(digit)) for digit in range(10)]
@@ -117,11 +132,11 @@ class Metrics:
             "Images in one call of ONNX Runtime, from all requests that shared it.",
             (1, 2, 4, 8, 16, 32, 64),
         )
-        self.queue_images = gauge("digits_queue_images", "Images that wait for the model.", "livesum")
+        self._queue_images = gauge("digits_queue_images", "Images that wait for the model.", "livesum")
         self._queue_seconds = histogram(
             "digits_queue_seconds", "Seconds that a request waited for its first call.", WAIT_SECONDS
         )
-        self.model_seconds = histogram("digits_model_seconds", "Seconds that one call took.", WAIT_SECONDS)
+        self._model_seconds = histogram("digits_model_seconds", "Seconds that one call took.", WAIT_SECONDS)
         self._model_info = gauge(
             "digits_model_info", "1 for each version that a worker serves now.", "livemax", ["version", "recipe"]
         )
@@ -131,40 +146,63 @@ class Metrics:
         rejected = counter("digits_rejected_total", "Requests that were refused, by why.", ["reason"])
         self.rejected = {reason: rejected.labels(reason) for reason in (*REASONS.values(), NO_MODEL)}
 
+        self.waiting: Callable[[], int] = lambda: 0
+        # What is noted and not yet written.
+        self._in_progress = dict.fromkeys(self._gauges, 0)
+        self._last_came = 0.0
+        self._answered: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+        self._calls: list[tuple[Sequence[float], Probabilities, float]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
     def began(self, path: str) -> str:
-        """Count a request that came; returns the endpoint as which `answered` counts it."""
+        """Note a request that came; returns the endpoint as which `answered` counts it."""
         endpoint = path if path in self._in_progress else OTHER
-        self._in_progress[endpoint].inc()
-        self._last_request.set(time.time())
+        self._in_progress[endpoint] += 1
+        self._last_came = time.time()
+        self._write_soon()
         return endpoint
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
-        """Count a request that ended, `seconds` after it began."""
-        self._in_progress[endpoint].dec()
-        requests, durations = self._answered.get((endpoint, status)) or self._series(endpoint, status)
-        requests.inc()
-        durations.observe(seconds)
+        """Note a request that ended, `seconds` after it began."""
+        self._in_progress[endpoint] -= 1
+        self._answered[endpoint, status].append(seconds)
+        self._write_soon()
 
-    def called(self, images: int, waited: Sequence[float]) -> None:
-        """Count one call of the model: how many images it takes, and the seconds that each new request in it waited."""
-        self._images_per_call.observe(images)
-        if len(waited) == 1:
-            self._queue_seconds.observe(waited[0])
-        else:
-            _observe_all(self._queue_seconds, np.array(waited))
+    def called(self, waited: Sequence[float], probabilities: Probabilities, seconds: float) -> None:
+        """Note a call of the model.
 
-    def predicted(self, probabilities: Probabilities) -> None:
-        """Count the answers of one call, float32 `[n, 10]`."""
-        digits = probabilities.argmax(1)
-        if len(digits) == 1:  # most calls of a service that is not busy
-            digit = int(digits[0])
-            self._predicted[digit].inc()
-            self._confidence.observe(float(probabilities[0, digit]))
-            return
-        counts = np.bincount(digits, minlength=10)
-        for digit in counts.nonzero()[0].tolist():
-            self._predicted[digit].inc(int(counts[digit]))
-        _observe_all(self._confidence, probabilities.max(1))
+        Args:
+            waited: the seconds that each request waited of which this call took the first images.
+            probabilities: the answers, float32 `[n, 10]`.
+            seconds: how long it took.
+        """
+        self._calls.append((waited, probabilities, seconds))
+        self._write_soon()
+
+    def write(self) -> None:
+        """Add what was noted since the last time to the metrics; on the event loop, like the notes."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        self._queue_images.set(self.waiting())
+        self._last_request.set(self._last_came)
+        for endpoint, count in self._in_progress.items():
+            self._gauges[endpoint].set(count)
+        answered, self._answered = self._answered, defaultdict(list)
+        for (endpoint, status), durations in answered.items():
+            requests, histogram = self._series_of(endpoint, status)
+            requests.inc(len(durations))
+            _observe_all(histogram, np.array(durations))
+        calls, self._calls = self._calls, []
+        if calls:
+            waits, answers, seconds = zip(*calls, strict=True)
+            _observe_all(self._queue_seconds, np.fromiter(chain.from_iterable(waits), np.float64))
+            _observe_all(self._images_per_call, np.array([len(probabilities) for probabilities in answers]))
+            _observe_all(self._model_seconds, np.array(seconds))
+            probabilities = np.concatenate(answers)
+            _observe_all(self._confidence, probabilities.max(1))
+            for counter, count in zip(self._predicted, np.bincount(probabilities.argmax(1), minlength=10), strict=True):
+                counter.inc(int(count))
 
     def serves(self, version: str, recipe: str) -> None:
         """Name the model that this worker serves from now on."""
@@ -174,7 +212,10 @@ class Metrics:
         self._served.set(1)
 
     def render(self) -> bytes:
-        """Return the metrics of all workers in Prometheus' text format; reads files, so not on the event loop."""
+        """Return the metrics of all workers, as they are written, in Prometheus' text format.
+
+        Reads files, so not on the event loop.
+        """
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -184,11 +225,16 @@ class Metrics:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def _series(self, endpoint: str, status: int) -> tuple[Counter, Histogram]:
-        labels = {"endpoint": endpoint, "http_response_code": status, **self._service}
-        series = self._requests.labels(**labels), self._durations.labels(**labels)
-        self._answered[endpoint, status] = series
+    def _series_of(self, endpoint: str, status: int) -> tuple[Counter, Histogram]:
+        series = self._series.get((endpoint, status))
+        if series is None:
+            labels = {"endpoint": endpoint, "http_response_code": status, **self._service}
+            series = self._series[endpoint, status] = self._requests.labels(**labels), self._durations.labels(**labels)
         return series
+
+    def _write_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write)
 
 
 def _observe_all(histogram: Histogram, values: NDArray[np.floating]) -> None:

@@ -153,6 +153,7 @@ class ShortPath:
         return orjson.dumps(complete(document, self._settings), option=orjson.OPT_NON_STR_KEYS)
 
     async def _render_metrics(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
+        self._metrics.write()
         return await asyncio.to_thread(self._metrics.render), self._version()
 
     async def _answer(self, size: int, decode: Callable[[], Images]) -> tuple[bytes, str]:

@@ -89,10 +89,11 @@ class Digits:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """Stop following the registry."""
+        """Stop following the registry, and leave nothing uncounted to the other workers."""
         self.store.stop()
         self.batcher.close()
         self.explainer.close()
+        self.metrics.write()
 
     async def __is_ready__(self) -> bool:
         return self.store.current is not None

@@ -8,7 +8,7 @@ import pytest
 
 from serving.batching import IMAGES_PER_CALL, Answer, Batcher, NoModelError, OverloadedError
 from serving.metrics import Metrics
-from serving.model import Model
+from serving.model import Model, Probabilities
 from serving.store import Served
 
 Digits = tuple[np.ndarray, np.ndarray]
@@ -26,9 +26,9 @@ class Recorded(Metrics):
         super().__init__()
         self._observe = observe
 
-    def called(self, images: int, waited: Sequence[float]) -> None:
-        super().called(images, waited)
-        self._observe(images)
+    def called(self, waited: Sequence[float], probabilities: Probabilities, seconds: float) -> None:
+        super().called(waited, probabilities, seconds)
+        self._observe(len(probabilities))
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -253,11 +253,13 @@ def test_calls_waits_and_answers_are_counted(served: Served, test_digits: Digits
     async def work() -> None:
         batcher = Batcher(lambda: served, 1000, metrics)
         waiting = [batcher.submit(images[:large]), batcher.submit(images[large : large + 3])]
+        metrics.write()
         seen.append(value("digits_queue_images"))
         await asyncio.gather(*waiting)
         left = batcher.submit(images[:4])
         left.cancel()
         await batcher.submit(images[:1])
+        metrics.write()
 
     run(work)
     assert seen == [large + 3]
@@ -278,6 +280,7 @@ def test_a_failing_call_leaves_nothing_waiting_in_the_metrics(served: Served, te
         batcher = Batcher(lambda: None, 100, metrics)
         with pytest.raises(NoModelError):
             await batcher.submit(test_digits[0][:2])
+        metrics.write()
 
     run(work)
     assert metrics.registry.get_sample_value("digits_queue_images") == 0

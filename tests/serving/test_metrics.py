@@ -1,3 +1,4 @@
+import asyncio
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.metrics import ENDPOINTS, REASONS, Metrics
+from serving.metrics import ENDPOINTS, REASONS, WRITE_SECONDS, Metrics
 from tests.processes import ROOT
 
 from .conftest import Service
@@ -27,29 +28,69 @@ def value(service: Service, name: str, **labels: str) -> float:
     return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
 
-def test_many_values_at_once_are_counted_as_one_by_one() -> None:
-    probabilities = np.random.default_rng(0).dirichlet([0.05] * 10, 500).astype(np.float32)
+def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """All that is written, but when each series began."""
+    return {
+        (sample.name, str(sample.labels)): pytest.approx(sample.value)
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def test_many_values_written_at_once_are_counted_as_one_by_one() -> None:
+    generator = np.random.default_rng(0)
+    probabilities = generator.dirichlet([0.05] * 10, 500).astype(np.float32)
     probabilities[0] = np.eye(10)[3]
     probabilities[1] = [0.5] + [0.5 / 9] * 9  # on the edge of a bucket, to which it belongs
+    seconds = generator.exponential(0.01, 500)
     at_once, one_by_one = Metrics(), Metrics()
-    at_once.predicted(probabilities)
-    for row in probabilities:
-        one_by_one.predicted(row[None])
 
-    def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
-        return {
-            (sample.name, str(sample.labels)): pytest.approx(sample.value)
-            for family in metrics.registry.collect()
-            for sample in family.samples
-            if family.name in ("digits_predicted", "digits_confidence") and not sample.name.endswith("_created")
-        }
+    def count(metrics: Metrics, begin: int, end: int) -> None:
+        metrics.answered(metrics.began("/predict"), 200 if begin % 3 else 503, seconds[begin])
+        metrics.called(seconds[begin : begin + begin % 4].tolist(), probabilities[begin:end], seconds[begin])
 
+    async def work() -> None:
+        for begin in range(0, 500, 5):
+            count(at_once, begin, begin + 5)
+            count(one_by_one, begin, begin + 5)
+            one_by_one.write()
+        at_once.write()
+        at_once.write()  # what is written is not written again
+        at_once._last_came = one_by_one._last_came
+        at_once.write()
+
+    asyncio.run(work())
     assert samples(at_once) == samples(one_by_one)
     assert at_once.registry.get_sample_value("digits_confidence_count") == 500
     assert at_once.registry.get_sample_value("digits_confidence_bucket", {"le": "+Inf"}) == 500
+    assert at_once.registry.get_sample_value("digits_images_per_call_bucket", {"le": "4.0"}) == 0
+    assert at_once.registry.get_sample_value("digits_images_per_call_bucket", {"le": "8.0"}) == 100
     digits = Counter(probabilities.argmax(1).tolist())
     for digit in range(10):
         assert at_once.registry.get_sample_value("digits_predicted_total", {"digit": str(digit)}) == digits[digit]
+
+
+def test_what_is_noted_is_written_soon_without_being_asked_for() -> None:
+    metrics = Metrics()
+    in_progress = "bentoml_service_request_in_progress"
+    labels = {"service_name": "", "service_version": "not available", "runner_name": "None", "endpoint": "/predict"}
+
+    def shown(name: str, **more: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {**labels, **more})
+
+    async def work() -> None:
+        endpoint = metrics.began("/predict")
+        await asyncio.sleep(2 * WRITE_SECONDS)
+        assert shown(in_progress) == 1
+        metrics.answered(endpoint, 200, 0.1)
+        assert shown(in_progress) == 1
+        await asyncio.sleep(2 * WRITE_SECONDS)
+        assert shown(in_progress) == 0
+        assert shown("bentoml_service_request_total", http_response_code="200") == 1
+        assert metrics._timer is None  # nobody is woken where nothing happens
+
+    asyncio.run(work())
 
 
 def test_the_version_in_service_is_the_one_with_a_one() -> None:
@@ -62,12 +103,18 @@ def test_the_version_in_service_is_the_one_with_a_one() -> None:
 
 
 WORKER = """
-import os, sys
+import asyncio, os, sys
+import numpy as np
 from serving.metrics import Metrics
 metrics = Metrics()
-metrics.queue_images.set(5)
-metrics.began("/predict")
-metrics.called(7, [0.1])
+metrics.waiting = lambda: 5
+
+async def work():
+    metrics.began("/predict")
+    metrics.called([0.1], np.zeros((7, 10), np.float32), 0.1)
+    metrics.write()
+
+asyncio.run(work())
 metrics.serves(sys.argv[1], "default")
 sys.stdout.write(metrics.render().decode())
 sys.stdout.flush()
