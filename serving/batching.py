@@ -61,21 +61,30 @@ Batch = list[tuple[_Request, int, int]]
 class Batcher:
     """Collects the images of all requests and asks the model for as many at once as wait.
 
-    A lone request never waits for company: the call is made as soon as the event loop has handed over
-    all the requests that had already arrived. A request of more than `IMAGES_PER_CALL` images is split,
-    and its next part goes behind the others that wait, so that a large request does not hold up small ones.
-    BentoML's own adaptive batching is not used, because after a burst it makes lone requests wait.
+    A lone request never waits for company: the call is made at once where nobody else is there, and otherwise as soon
+    as the event loop has handed over all the requests that had already arrived. A request of more than
+    `IMAGES_PER_CALL` images is split, and its next part goes behind the others that wait, so that a large request does
+    not hold up small ones. BentoML's own adaptive batching is not used, because after a burst it makes lone requests
+    wait.
 
     Args:
         served: returns the model in service; read once per call, so a swap happens between two calls.
         queue_images: how many images may wait.
         metrics: what happens here is counted there.
+        is_alone: whether the request that is being submitted is the only one under way.
     """
 
-    def __init__(self, served: Callable[[], Served | None], queue_images: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        served: Callable[[], Served | None],
+        queue_images: int,
+        metrics: Metrics,
+        is_alone: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._served = served
         self._queue_images = queue_images
         self._metrics = metrics
+        self._is_alone = is_alone
         self._queue: deque[_Request] = deque()
         self._busy = False
         self._inline_seconds = INLINE_SECONDS_ON_ONE_CORE if usable_cores() == 1 else INLINE_SECONDS
@@ -103,8 +112,11 @@ class Batcher:
         self.waiting += len(images)
         if not self._busy:
             self._busy = True
-            # Not now but after the callbacks that are ready: they bring the requests to share the call with.
-            loop.call_soon(self._call)
+            if self._is_alone():
+                self._call()
+            else:
+                # After the callbacks that are ready: they bring the requests to share the call with.
+                loop.call_soon(self._call)
         return request.answer
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ class WatchedProtocol(HttpToolsProtocol):
 
     seconds: ClassVar[float]
     watching: ClassVar[bool] = False
+    under_way: ClassVar[set[asyncio.Task[None]]] = set()  # the requests of all connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, and have it looked at."""
@@ -38,6 +39,7 @@ class WatchedProtocol(HttpToolsProtocol):
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         if not WatchedProtocol.watching:
             WatchedProtocol.watching = True
+            WatchedProtocol.under_way = self.tasks
             self._look({})
 
     def _look(self, before: Still) -> None:
@@ -53,6 +55,15 @@ def install(seconds: float) -> None:
     WatchedProtocol.seconds = seconds
     # BentoML starts uvicorn itself and leaves the protocol at "auto".
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{WatchedProtocol.__name__}"
+
+
+def is_alone() -> bool:
+    """Whether the request that is being answered is the only one; False also where it did not come over HTTP.
+
+    uvicorn makes a task for each request as it reads them, before it lets the first task run: requests that have
+    arrived together are seen together.
+    """
+    return len(WatchedProtocol.under_way) == 1
 
 
 def allow_as_many_as_possible() -> None:

@@ -71,7 +71,7 @@ class Digits:
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.store = Store(SETTINGS, self.metrics)
-        self.batcher = Batcher(lambda: self.store.current, SETTINGS.queue_images, self.metrics)
+        self.batcher = Batcher(lambda: self.store.current, SETTINGS.queue_images, self.metrics, connections.is_alone)
         self.explainer = Explainer(lambda: self.store.current, SETTINGS.threads)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]

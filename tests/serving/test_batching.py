@@ -72,6 +72,25 @@ def test_a_lone_request_is_one_call(served: Served, test_digits: Digits) -> None
     assert calls == [1, 1, 1]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_only_who_is_alone_is_answered_before_the_event_loop_goes_on(
+    served: Served, test_digits: Digits, alone: bool
+) -> None:
+    async def work() -> None:
+        batcher = Batcher(lambda: served, 100, Metrics(), lambda: alone)
+        answer = batcher.submit(test_digits[0][:2])
+        assert answer.done() is alone
+        assert matches(await answer, served, test_digits[0][:2])
+        # One of more images than a call takes waits with whoever comes meanwhile.
+        large = batcher.submit(test_digits[0][: IMAGES_PER_CALL + 1])
+        assert not large.done()
+        small = batcher.submit(test_digits[0][:1])
+        assert matches(await small, served, test_digits[0][:1])
+        assert matches(await large, served, test_digits[0][: IMAGES_PER_CALL + 1])
+
+    run(work)
+
+
 def test_a_large_request_is_split_and_does_not_hold_up_a_small_one(served: Served, test_digits: Digits) -> None:
     images, calls, order = test_digits[0], list[int](), list[str]()
     large, small = images[: 3 * IMAGES_PER_CALL + 5], images[-2:]

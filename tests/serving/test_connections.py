@@ -12,7 +12,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serving.connections import close_still
+from serving.connections import WatchedProtocol, close_still, is_alone
 from tests.processes import ROOT
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: digits\r\n\r\n"
@@ -122,6 +122,31 @@ def test_the_time_starts_anew_after_every_request(loop: asyncio.AbstractEventLoo
 
 def test_connections_of_another_protocol_are_left_alone() -> None:
     assert close_still([object()], {}, 100, 3) == {}
+
+
+def test_requests_that_arrived_together_are_not_alone(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WatchedProtocol, "seconds", 30, raising=False)
+    monkeypatch.setattr(WatchedProtocol, "watching", False)
+    monkeypatch.setattr(WatchedProtocol, "under_way", set())
+    seen = []
+
+    async def note(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(is_alone())
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    state = ServerState()
+    protocols = [WatchedProtocol(Config(note, log_config=None), state, {}, loop) for _ in range(3)]
+    for protocol in protocols:
+        protocol.connection_made(Wire())
+    assert not is_alone()  # nobody asked yet
+    for asking in ([0], [0, 1, 2], [1]):
+        for each in asking:
+            protocols[each].data_received(REQUEST)  # read one after the other, before any of their tasks runs
+        loop.run_until_complete(asyncio.sleep(0.01))
+    assert seen == [True, False, False, False, True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is raised on Linux only")
