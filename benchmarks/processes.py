@@ -96,6 +96,7 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self.go_on()  # who is stopped does not end
         family = self.family()
         with contextlib.suppress(psutil.NoSuchProcess):
             self._process.terminate()
@@ -106,6 +107,19 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def stop(self) -> None:
+        """Let it compute nothing until `go_on`: many servers are busy even while they wait for requests."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it compute again."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def family(self) -> list[psutil.Process]:
         """The process and all that it started, itself first."""

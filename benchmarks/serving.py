@@ -2,9 +2,10 @@
 
 One core for the server that is asked, another for wrk; one worker and one ONNX Runtime thread for everyone. In each
 round every point (a kind of request, a number of clients) is measured for all servers in turn, each round with another
-one first, so a ratio is always one of neighbouring times. After the points of a round: one client, then 64, then one
-again. At the end, for our service alone and as it is deployed, with the champion of an MLflow server: seconds from
-start to ready, memory, and errors while the champion is swapped under load.
+one first, so a ratio is always one of neighbouring times; whoever is not asked is stopped, for several are busy even
+while they wait. After the points of a round: one client, then 64, then one again. At the end, for our service alone and
+as it is deployed, with the champion of an MLflow server: seconds from start to ready, memory, and errors while the
+champion is swapped under load.
 
 Prints Markdown: a table for each kind of request, and each bar with reached or missed; writes all measurements and a
 picture. `--read FILE` prints and draws them again. Needs wrk (apt-get install wrk), and two cores that are otherwise
@@ -20,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +52,7 @@ from serving.pruning import keep_outputs
 CLIENTS = (1, 16, 64)
 IMAGES_PER_CALL = 32  # at most, as in our service: the limit is asked for no more at once
 STARTS, SWAPS = 5, 10
+SETTLE_SECONDS = 0.2  # after a server was stopped: its timers are late
 PACKAGES = ("bentoml", "fastapi", "mlflow", "numpy", "onnxruntime", "orjson", "starlette", "uvicorn", "uvloop")
 
 
@@ -118,10 +120,13 @@ def measure(arguments: argparse.Namespace) -> Any:
                 running = start(entrant, model, server_core, folder)
                 stack.enter_context(running.server)
                 running.wait_until_ready()
+                check(running, model)
+                running.server.stop()
                 servers.append(running)
-            check(servers, model)
             rounds(results, servers, limit, arguments, client_core)
-            check(servers, model)  # still
+            for running in servers:
+                with at_work(running):
+                    check(running, model)  # still
         if OURS in arguments.only:
             starts, swaps = (2, 3) if arguments.quick else (STARTS, SWAPS)
             cores = server_core, client_core
@@ -149,24 +154,26 @@ def rounds(
         print(f"round {number} of {arguments.rounds}, {what}: done; {left / 60:.1f} minutes left", flush=True)
 
     for running in servers:
-        for body in BODIES:
-            if running.entrant.takes(body):
-                ask(running, body, 1, 1, core)  # to warm up; many clients might teach a server to wait
+        with at_work(running):
+            for body in BODIES:
+                if running.entrant.takes(body):
+                    ask(running, body, 1, 1, core)  # to warm up; many clients might teach a server to wait
     for number in range(1, arguments.rounds + 1):
         first = number % len(servers)
         for body, clients in points:
             for running in [*servers[first:], *servers[:first]]:
                 if running.entrant.takes(body):
-                    add(
-                        results, number, running.entrant.name, body, clients, ask(running, body, clients, seconds, core)
-                    )
+                    with at_work(running):
+                        measured = ask(running, body, clients, seconds, core)
+                    add(results, number, running.entrant.name, body, clients, measured)
                     done += 1
             add(results, number, LIMIT, body, clients, ask_limit(limit, body, clients, seconds))
             done += 1
             if clients == CLIENTS[-1]:
                 progress(number, body.name)
         for running in burst:
-            before, _, after = (ask(running, BODIES[0], clients, seconds, core) for clients in (1, CLIENTS[-1], 1))
+            with at_work(running):
+                before, _, after = (ask(running, BODIES[0], clients, seconds, core) for clients in (1, CLIENTS[-1], 1))
             results["bursts"].append(
                 {"round": number, "server": running.entrant.name, "before": before.p50, "after": after.p50}
             )
@@ -174,6 +181,15 @@ def rounds(
         if burst:
             progress(number, "one client after a burst")
         save(results, arguments.results)
+
+
+@contextmanager
+def at_work(running: Running) -> Iterator[None]:
+    """Let one server compute, while all others are stopped."""
+    running.server.go_on()
+    time.sleep(SETTLE_SECONDS)
+    yield
+    running.server.stop()
 
 
 def ask(running: Running, body: Body, clients: int, seconds: int, core: int) -> Load:
@@ -195,17 +211,16 @@ def add(results: dict[str, Any], number: int, server: str, body: Body, clients: 
     results["points"].append({**point, **asdict(measured)})
 
 
-def check(servers: Sequence[Running], model: Path) -> None:
-    """See that all read the same digits, one image or many.
+def check(running: Running, model: Path) -> None:
+    """See that a server reads the digits that the model reads, one image or many.
 
     Raises:
-        BenchmarkError: one does not.
+        BenchmarkError: it does not.
     """
     for body in BODIES:
         expected = Model.load(model).predict(read_digits(body.images)).argmax(1).tolist()
-        for running in servers:
-            if running.entrant.takes(body) and (found := running.digits(body)) != expected:
-                raise BenchmarkError(f"{running.entrant.name} reads {found} where the model reads {expected}.")
+        if running.entrant.takes(body) and (found := running.digits(body)) != expected:
+            raise BenchmarkError(f"{running.entrant.name} reads {found} where the model reads {expected}.")
 
 
 def prepare(model: Path | None, folder: Path) -> tuple[Path, Path]:

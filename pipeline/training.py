@@ -6,11 +6,8 @@ as a whole, and never decoded picture by picture.
 
 import copy
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -28,6 +25,7 @@ from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build, normalise
 from pipeline.recipes import Augmentation, Recipe
 from pipeline.schedule import make_schedule
+from pipeline.signals import stop_on_signal
 
 LOSS_EVERY = 50  # steps between two losses that are kept
 
@@ -118,7 +116,7 @@ def train(
             reporter.resume(now.epochs, now.position)
     if watch:
         watch(now.averaged())
-    with _stop_on_signal() as stop:
+    with stop_on_signal() as stop:
         while len(now.epochs) < epochs:
             started = time.perf_counter()
             for chosen in now.batches(batch_size):
@@ -285,20 +283,3 @@ class _Training:
 def _numbers(network: Network) -> list[Tensor]:
     """Weights and statistics, without counters."""
     return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """While training, Ctrl-C and `docker stop` (SIGTERM) take effect between two steps, where a state can be saved."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

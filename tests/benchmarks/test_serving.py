@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -153,7 +154,7 @@ def test_each_server_reads_the_same_digits(name: str, alone: Path, tmp_path: Pat
     running = start(entrant, alone, min(os.sched_getaffinity(0)), tmp_path)
     with running.server:
         running.wait_until_ready()
-        serving.check([running], alone)
+        serving.check(running, alone)
         listening = [c.laddr for p in running.server.family() for c in p.net_connections() if c.status == "LISTEN"]
         assert {address.ip for address in listening} == {"127.0.0.1"}
     assert not running.server.family()
@@ -167,7 +168,7 @@ def test_a_server_that_reads_something_else_is_named(alone: Path) -> None:
             return [0] * body.images
 
     with pytest.raises(BenchmarkError, match=r"ours reads \[0\] where the model reads \[\d\]"):
-        serving.check([Wrong()], alone)  # type: ignore[list-item]
+        serving.check(Wrong(), alone)  # type: ignore[arg-type]
 
 
 def test_a_server_that_cannot_start_is_named_with_its_last_words(tmp_path: Path) -> None:
@@ -188,6 +189,28 @@ def test_children_end_with_their_server_also_when_it_left_them_alone(tmp_path: P
         orphan = psutil.Process(int(log.read_text()))
         assert orphan.is_running()
     wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, "its end")
+
+
+def test_a_server_that_is_not_asked_computes_nothing(tmp_path: Path) -> None:
+    busy = "while True: pass"
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{busy}'])\n{busy}"
+    log, core = tmp_path / "log", min(os.sched_getaffinity(0))
+    with Server("busy", [sys.executable, "-c", parent], core, log) as server:
+
+        def computed() -> float:
+            return sum(sum(process.cpu_times()[:2]) for process in server.family())
+
+        wait_until(lambda: len(server.family()) == 2 and computed() > 0.2, "both computing")
+        server.stop()
+        states = {psutil.STATUS_STOPPED}
+        wait_until(lambda: {process.status() for process in server.family()} == states, "both being stopped")
+        before = computed()
+        time.sleep(0.3)
+        assert computed() == before
+        server.go_on()
+        wait_until(lambda: computed() > before + 0.1, "their going on")
+        server.stop()  # and its end comes all the same
+    assert not server.family()
 
 
 def test_without_a_second_core_a_sentence_says_so() -> None:

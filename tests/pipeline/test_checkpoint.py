@@ -101,12 +101,6 @@ def test_training_that_was_cut_off_ends_with_the_same_weights(
     assert [replace(epoch, seconds=0, images_per_second=0) for epoch in again.epochs] == strip
 
 
-def test_signals_are_as_before_after_training(few: Digits) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    trained(few, After(0, be_killed), None)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 def test_finished_training_is_not_repeated(few: Digits, tmp_path: Path) -> None:
     file = tmp_path / "run.pt"
     expected = trained(few, After(0, be_killed), Checkpoint(file, MARK)).state_dict()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlflow
 import onnx
 import psutil
 import pytest
+from mlflow import MlflowClient
 
+from serving.model import Model
+from serving.settings import Settings
 from tests.processes import free_port, running, wait_until
+
+from .registry import Registry
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,32 @@ def variant(model_file: Path, tmp_path: Path) -> Callable[[Callable[[onnx.ModelP
     return write
 
 
+@dataclass(frozen=True)
+class Swap:
+    """A file to serve, and two models of which it holds one; `versions` are the names that the service gives them."""
+
+    served: Path
+    models: tuple[Path, Path]
+
+    @property
+    def versions(self) -> list[str]:
+        return [Model.load(path).digest[:12] for path in self.models]
+
+    def put(self, which: int) -> None:
+        """Put one of the models in the other's place, in one step."""
+        shutil.copyfile(self.models[which], self.served.with_name("next"))
+        self.served.with_name("next").replace(self.served)
+
+
+@pytest.fixture
+def swap(variant: Callable[..., Path], model_file: Path, tmp_path: Path) -> Swap:
+    """The trained model, of the recipe "quick", and the same under the recipe "other"; the first is in its place."""
+    other = variant(lambda model: set_metadata(model, "recipe", "other"), "other.onnx")
+    swap = Swap(tmp_path / "served.onnx", (model_file, other))
+    swap.put(0)
+    return swap
+
+
 def set_metadata(model: onnx.ModelProto, name: str, value: str | None) -> None:
     """Change one entry of the metadata, or delete it when `value` is None."""
     kept = {entry.key: entry.value for entry in model.metadata_props}
@@ -116,3 +149,47 @@ def bentoml_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     logger.removeHandler(caplog.handler)
     logger.setLevel(level)
     logger.propagate = propagates
+
+
+@pytest.fixture
+def _registry_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The store tells MLflow where the registry is, for the whole process."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with an empty registry: made once, because its migrations take seconds."""
+    path = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").create_registered_model("digits")
+    return path
+
+
+@pytest.fixture
+def registry(
+    _registry_is_forgotten: None, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Registry:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return Registry(uri, MlflowClient(uri), tmp_path / "artifacts")
+
+
+@pytest.fixture
+def settings(_registry_is_forgotten: None, tmp_path: Path) -> Settings:
+    return Settings(cache_dir=tmp_path / "cache", poll_seconds=0.1)
+
+
+@pytest.fixture
+def newer(variant: Callable[..., Path]) -> Path:
+    """The same network, said to be of another recipe."""
+    return variant(lambda model: set_metadata(model, "recipe", "newer"), "newer.onnx")
+
+
+@pytest.fixture
+def broken(variant: Callable[..., Path]) -> Path:
+    return variant(lambda model: set_metadata(model, "contract", "0"), "broken.onnx")

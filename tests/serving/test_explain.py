@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from serving.batching import NoModelError, OverloadedError
-from serving.explain import QUEUE, SQUARE, SURE, Explainer, feature_maps, is_sure, saliency
+from serving.explain import QUEUE, SQUARE, Explainer, feature_maps, saliency
 from serving.images import RequestError
 from serving.model import Model
 from serving.pictures import from_pictures
@@ -150,47 +150,6 @@ def test_what_is_salient_is_what_the_answer_stands_on(model: Model, test_digits:
         confidence = model.predict(without.reshape(2, 28, 28))[:, digit]
         worse += int(confidence[0] < confidence[1])
     assert worse >= 25
-
-
-def test_it_is_sure_of_nearly_all_digits_and_right_where_it_is(model: Model, test_digits: Digits) -> None:
-    images, labels = test_digits
-    probabilities = model.predict(images)
-    sure = np.array([is_sure(image, row.max()) for image, row in zip(images, probabilities, strict=True)])
-    assert sure.mean() > 0.9
-    assert (probabilities.argmax(1) == labels)[sure].mean() > 0.99
-
-
-def test_it_is_sure_less_often_of_two_digits_in_one(service: Service, test_digits: Digits) -> None:
-    both = [np.maximum(test_digits[0][index], test_digits[0][index + 1]) for index in range(0, 60, 2)]
-    answers = [explained(service, image) for image in both]
-    assert sum(not answer["sure"] for answer in answers) >= len(answers) / 4
-    assert all(answer["confidence"] >= SURE for answer in answers if answer["sure"])
-
-
-def text_page(lines: int, height: int = 1200) -> Image.Image:
-    """A page of so many lines of text, in A4's proportions."""
-    text = (
-        "the quick brown fox jumps over the lazy dog and reads a page of text that shows no digit at all to anyone "
-        * 40
-    )
-    width, step = round(height / 2**0.5), height / lines
-    page = Image.new("L", (width, height), 255)
-    font = ImageFont.truetype(FOLDER / "fonts" / "ttf" / "DejaVuSans.ttf", 0.6 * step)
-    letters = int(0.85 * width / font.getlength(text) * len(text))
-    for line in range(1, lines - 1):
-        where = 0.07 * width, line * step
-        ImageDraw.Draw(page).text(where, text[letters * line :][:letters], fill=0, font=font)
-    return page
-
-
-def test_it_is_not_sure_of_photographs_and_pages_of_text(service: Service) -> None:
-    with Image.open(FOLDER / "sample_data" / "grace_hopper.jpg") as photograph:
-        others = [photograph.crop(box) for box in ((0, 0, 512, 600), (0, 0, 200, 200), (100, 100, 400, 400))]
-    others += [text_page(lines) for lines in (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60)]
-    for other in others:
-        answer = service.client.post("/explain", files={"files": encoded(other, "JPEG")})
-        assert answer.status_code == 200
-        assert answer.json()["sure"] is False, answer.json()["confidence"]
 
 
 BLANK = [[0] * 28] * 28

@@ -15,17 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.metrics import ENDPOINTS, REASONS, WRITE_SECONDS, Metrics
 from tests.processes import ROOT
 
+from .asking import RAW, value
 from .conftest import Service
 
 Digits = tuple[np.ndarray, np.ndarray]
-RAW = {"content-type": "application/octet-stream"}
-
-
-def value(service: Service, name: str, **labels: str) -> float:
-    """The sum of the samples with this name and these labels, of all workers."""
-    families = text_string_to_metric_families(service.client.get("/metrics").text)
-    samples = (sample for family in families for sample in family.samples)
-    return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, str], float]:

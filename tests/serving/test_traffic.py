@@ -1,6 +1,5 @@
 import asyncio
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,17 +12,15 @@ import numpy as np
 import pytest
 
 from serving.metrics import Metrics
-from serving.model import Model
 from serving.routes import ShortPath
 from serving.settings import Settings
 from serving.traffic import Traffic
 from tests.processes import wait_until
 
-from .conftest import Service, set_metadata
-from .test_metrics import value
+from .asking import RAW, value
+from .conftest import Service, Swap
 
 Digits = tuple[np.ndarray, np.ndarray]
-RAW = {"content-type": "application/octet-stream"}
 LINE = re.compile(
     r"\[entry_service:digits:(\d+)\] (?P<method>\S+) (?P<path>\S+) (?P<status>\d+) \d+\.\d{3} ms, request (?P<id>\S+)"
 )
@@ -154,18 +151,16 @@ def test_a_request_whose_time_is_up_counts_as_answered_by_bentoml(metrics: Metri
 
 
 def test_two_workers_serve_count_and_follow_together(
-    start_service: Callable[..., Any],
-    variant: Callable[..., Path],
-    model_file: Path,
-    test_digits: Digits,
-    tmp_path: Path,
+    start_service: Callable[..., Any], swap: Swap, test_digits: Digits
 ) -> None:
-    other = variant(lambda model: set_metadata(model, "recipe", "other"), "other.onnx")
-    served = tmp_path / "served.onnx"
-    shutil.copyfile(model_file, served)
-    versions = [Model.load(path).digest[:12] for path in (model_file, other)]
+    versions = swap.versions
     image = test_digits[0][0].tobytes()
-    settings = {"SERVING_MODEL": served, "SERVING_WORKERS": 2, "SERVING_POLL_SECONDS": 0.1, "SERVING_ACCESS_LOG": True}
+    settings = {
+        "SERVING_MODEL": swap.served,
+        "SERVING_WORKERS": 2,
+        "SERVING_POLL_SECONDS": 0.1,
+        "SERVING_ACCESS_LOG": True,
+    }
     asked = 0
 
     with start_service(**settings) as service, ThreadPoolExecutor(8) as clients:
@@ -192,8 +187,7 @@ def test_two_workers_serve_count_and_follow_together(
 
         wait_until(lambda: value(service, "digits_reloads_total", result="loaded") == 2, "both workers having a model")
         wait_until(lambda: both_serve(versions[0]), "both workers answering")
-        shutil.copyfile(other, tmp_path / "next")
-        (tmp_path / "next").replace(served)
+        swap.put(1)
         wait_until(lambda: both_serve(versions[1]), "both workers following the swap")
         names = ("digits_predicted_total", "digits_images_per_call_sum", "digits_queue_seconds_count")
         # What the worker that is not asked has counted is written a moment later.

@@ -1,0 +1,47 @@
+"""How tests ask a running service, and what they find in its answers."""
+
+import io
+
+import httpx
+import numpy as np
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from .conftest import Service
+
+Digits = tuple[np.ndarray, np.ndarray]
+JSON = {"content-type": "application/json"}
+RAW = {"content-type": "application/octet-stream"}
+
+
+def png(digit: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(digit).save(content, "PNG")
+    return content.getvalue()
+
+
+def ask(service: Service, route: str, images: np.ndarray) -> httpx.Response:
+    if route == "/predict":
+        return service.client.post(route, json={"images": images.tolist()})
+    if route == "/predict/raw":
+        return service.client.post(route, content=images.tobytes(), headers=RAW)
+    return service.client.post(route, files=[("files", (f"{n}.png", png(image))) for n, image in enumerate(images)])
+
+
+def sentence(answer: httpx.Response) -> str:
+    """The one sentence of an error, which has the headers of every answer."""
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-model-version"]
+    assert len(answer.headers["x-bentoml-request-id"]) == 16
+    (said,) = answer.json().values()
+    assert list(answer.json()) == ["error"]
+    assert said.endswith(".")
+    assert "\n" not in said
+    return str(said)
+
+
+def value(service: Service, name: str, **labels: str) -> float:
+    """The sum of the samples with this name and these labels, of all workers."""
+    families = text_string_to_metric_families(service.client.get("/metrics").text)
+    samples = (sample for family in families for sample in family.samples)
+    return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
