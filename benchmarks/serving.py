@@ -52,7 +52,9 @@ from serving.pruning import keep_outputs
 CLIENTS = (1, 16, 64)
 IMAGES_PER_CALL = 32  # at most, as in our service: the limit is asked for no more at once
 STARTS, SWAPS = 5, 10
-SETTLE_SECONDS = 0.2  # after a server was stopped: its timers are late
+# Before a server is stopped, so that it does not take the pause for a slow answer to what the last clients left behind;
+# and after it goes on: its timers are late.
+SETTLE_SECONDS = 0.5
 PACKAGES = ("bentoml", "fastapi", "mlflow", "numpy", "onnxruntime", "orjson", "starlette", "uvicorn", "uvloop")
 
 
@@ -189,6 +191,7 @@ def at_work(running: Running) -> Iterator[None]:
     running.server.go_on()
     time.sleep(SETTLE_SECONDS)
     yield
+    time.sleep(SETTLE_SECONDS)
     running.server.stop()
 
 

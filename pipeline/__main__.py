@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         subparsers.add_parser(name, help=does)
     command: str = parser.parse_args(arguments[:1]).command
     set_up_logging()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # `docker stop` ends a run as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` ends a run as Ctrl-C does
     try:
         settings: Any = read(COMMANDS[command][0], arguments[1:], command)
         # torch and MLflow take seconds to import: not before the settings are known to be right

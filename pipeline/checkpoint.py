@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ class Checkpoint:
                 os.fsync(file.fileno())
             partial.replace(self.file)  # atomic: there is the old one or the new one, never half of one
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             log.warning("The checkpoint could not be saved (%s): training goes on, the last one stays.", error)
 
     def remove(self) -> None:

@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +71,18 @@ def export(settings: ExportSettings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = registry.download(version, Path(folder))
         check_contract(file)
+        if str(settings.to) == "-":
+            sys.stdout.buffer.write(file.read_bytes())
+            log.info("Version %s is written to the standard output.", number(version))
+            return
         partial = settings.to.with_name(f"{settings.to.name}.partial")
         try:
             settings.to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, partial)
             partial.replace(settings.to)  # in one step: a service may follow this file
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise RegistryError(f"{settings.to} cannot be written ({error.strerror}): name a file with --to.") from None
     log.info("Version %s is in %s (%s bytes).", number(version), settings.to, f"{settings.to.stat().st_size:,}")
 
@@ -137,8 +144,9 @@ def _load(settings: DataSettings) -> DataSet:
 
 
 def _judge(version: ModelVersion, dataset: DataSet, settings: GateSettings) -> None:
-    champion = registry.by_alias(CHAMPION)
-    rival = champion if champion and number(champion) != number(version) else None
+    rival = registry.by_alias(CHAMPION)
+    if rival and number(rival) == number(version):  # its promotion was cut off before the verdict was written
+        rival = registry.by_alias(PREVIOUS)
     verdict = registry.may_replace(version, rival) or registry.judge(
         _right(version, dataset.validation),
         _right(rival, dataset.validation) if rival else None,

@@ -151,17 +151,18 @@ def may_replace(candidate: ModelVersion, champion: ModelVersion | None) -> Verdi
 
 
 def record(candidate: ModelVersion, verdict: Verdict, champion: ModelVersion | None) -> None:
-    """Write a verdict into the candidate's tags, and move the aliases if it is promoted."""
+    """Move the aliases if the candidate is promoted, and write the verdict into its tags.
+
+    The verdict comes last: what is cut off before it is judged anew by the next `train`.
+    """
     client, version = mlflow.MlflowClient(), str(number(candidate))
+    if verdict.promoted:
+        if champion:
+            client.set_registered_model_alias(MODEL, PREVIOUS, str(number(champion)))
+        client.set_registered_model_alias(MODEL, CHAMPION, version)
     client.set_model_version_tag(MODEL, version, "promoted", str(verdict.promoted).lower())
     client.set_model_version_tag(MODEL, version, "verdict", verdict.reason)
-    if not verdict.promoted:
-        log.info("Version %s is not promoted: %s.", version, verdict.reason)
-        return
-    if champion and number(champion) != number(candidate):
-        client.set_registered_model_alias(MODEL, PREVIOUS, str(number(champion)))
-    client.set_registered_model_alias(MODEL, CHAMPION, version)
-    log.info("Version %s is champion: %s.", version, verdict.reason)
+    log.info("Version %s is %s: %s.", version, "champion" if verdict.promoted else "not promoted", verdict.reason)
 
 
 def rollback() -> tuple[ModelVersion, ModelVersion]:

@@ -80,7 +80,7 @@ class RunSettings(DataSettings):
     """Where a run trains, and whether anew."""
 
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(
-        "auto", description="Where to train; `auto` takes the first that is there, in this order."
+        "auto", description="Where to train: cuda, mps or cpu; `auto` takes the first of them that is there."
     )
     fresh: bool = Field(
         False, description="Start over: forget checkpoints, and train again what these settings trained before."
@@ -136,7 +136,7 @@ class CompareSettings(RunSettings):
 class ExportSettings(Settings):
     """Which model to write where."""
 
-    to: Path = Field(description="The file to write.")
+    to: Path = Field(description="The file to write; - is the standard output.")
     version: int | None = Field(None, ge=1, description="Version of the registered model; the champion if not given.")
 
 

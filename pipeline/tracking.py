@@ -80,7 +80,10 @@ def run(name: str, tags: dict[str, str], resumed: str | None = None) -> Iterator
         tempfile.TemporaryDirectory() as folder,
         mlflow.start_run(known, run_name=name, nested=parent is not None, tags=tags) as active,
     ):
-        console = logging.FileHandler(Path(folder) / ("console-resumed.log" if known else "console.log"))
+        said = Path(folder) / "console.log"
+        if known and any(file.path == said.name for file in mlflow.MlflowClient().list_artifacts(known)):
+            mlflow.artifacts.download_artifacts(run_id=known, artifact_path=said.name, dst_path=folder)
+        console = logging.FileHandler(said)  # which goes on where it ended
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger().addHandler(console)
         try:

@@ -128,30 +128,14 @@ def train(
                     if checkpoint:
                         checkpoint.save(now.state())
                     raise KeyboardInterrupt
-            train_loss = now.total.item() / len(digits)  # waits for the device: the clock may be read now
-            seconds = now.seconds + time.perf_counter() - started
-            if not math.isfinite(train_loss):
-                raise TrainingError(
-                    f"The loss is not a number any more by step {now.steps} (epoch {len(now.epochs) + 1}): "
-                    "lower the learning rate."
-                )
-            judged = evaluate(now.averaged(), validation)
-            done = Epoch(
-                number=len(now.epochs) + 1,
-                step=now.steps,
-                losses=[(at, value.item()) for at, value in now.losses],
-                train_loss=train_loss,
-                validation_loss=judged.loss(),
-                validation_accuracy=judged.accuracy(),
-                learning_rate=float(now.optimizer.param_groups[0]["lr"]),
-                images_per_second=len(digits) / seconds,
-                seconds=seconds,
-            )
+            done = now.judge(validation, started)
             now.finish(done)
             if checkpoint:  # first: what was told but not saved would be told twice
                 checkpoint.save(now.state())
             for reporter in reporters:
                 reporter.epoch(done)
+            if stop.is_set():  # it came while the epoch was judged, saved or reported
+                raise KeyboardInterrupt
     return now.averaged().to("cpu").eval()
 
 
@@ -172,6 +156,8 @@ class _Training:
         self.network = build(recipe.network).to(device).to(memory_format=torch.channels_last)
         self._precision = choose_precision(device, recipe.mixed_precision)
         self._average: Network = copy.deepcopy(self.network) if recipe.averaging else self.network
+        # Every step changes them in place, and so does a checkpoint: looked up once.
+        self._averages, self._numbers = _numbers(self._average), _numbers(self.network)
         self.optimizer = make_optimizer(self.network.parameters(), recipe.learning_rate, recipe.weight_decay, device)
         self._schedule = make_schedule(recipe, self.optimizer, steps)
         self._generator = torch.Generator(device).manual_seed(seed)
@@ -225,10 +211,36 @@ class _Training:
         if self._average is not self.network:
             # Early averages would be of the random start: the window grows with the steps taken, up to the recipe's.
             keep = min(self._recipe.averaging, (1 + self.steps) / (10 + self.steps))
-            get_ema_multi_avg_fn(keep)(_numbers(self._average), _numbers(self.network), self.steps)
+            get_ema_multi_avg_fn(keep)(self._averages, self._numbers, self.steps)
         if self.steps % LOSS_EVERY == 0:
             self.losses.append((self.steps, loss.clone()))
         return loss
+
+    def judge(self, validation: Digits, started: float) -> Epoch:
+        """What the epoch brought that began, or went on, at `started` by `time.perf_counter`.
+
+        Raises:
+            TrainingError: the loss is not a number any more.
+        """
+        train_loss = self.total.item() / len(self._digits)  # waits for the device: the clock may be read now
+        seconds = self.seconds + time.perf_counter() - started
+        if not math.isfinite(train_loss):
+            raise TrainingError(
+                f"The loss is not a number any more by step {self.steps} (epoch {len(self.epochs) + 1}): "
+                "lower the learning rate."
+            )
+        judged = evaluate(self.averaged(), validation)
+        return Epoch(
+            number=len(self.epochs) + 1,
+            step=self.steps,
+            losses=[(at, value.item()) for at, value in self.losses],
+            train_loss=train_loss,
+            validation_loss=judged.loss(),
+            validation_accuracy=judged.accuracy(),
+            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+            images_per_second=len(self._digits) / seconds,
+            seconds=seconds,
+        )
 
     def finish(self, epoch: Epoch) -> None:
         """End an epoch."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
-from serving.images import RequestError
+from serving.images import HUNG_UP, RequestError
 
 # All bodies that are being read or answered may take this many times the memory of the largest one.
 LARGEST_AT_ONCE = 4
@@ -44,7 +44,8 @@ class Bodies:
         """Read the body of the request of `scope`, whose memory counts until `release`.
 
         Raises:
-            RequestError: 408 it takes too long, 413 it is too large, 503 too many others are being read.
+            RequestError: 408 it takes too long, 413 it is too large, 499 the client hung up, 503 too many others are
+                being read.
         """
         task = asyncio.current_task()
         self._reading[task] = self._looks
@@ -57,7 +58,7 @@ class Bodies:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise RequestError(400, "the body ended early.")  # nobody reads this
+                    raise RequestError(HUNG_UP, "the body ended early.")
                 chunk = message.get("body", b"")
                 size += len(chunk)
                 self.check_length(size)

@@ -1,4 +1,4 @@
-"""Connections on which nothing moves are closed: uvicorn's HTTP protocol with a limit on its clients' patience.
+"""uvicorn's HTTP protocol with two additions: it closes connections on which nothing moves, and knows who hung up.
 
 uvicorn closes a connection that stays idle after an answer. It waits without end for the first request, for the rest of
 a request's head, for the rest of a body that was refused already, and for a client that does not take its answer.
@@ -17,6 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Connections are looked at this many times within the seconds that they have.
 LOOKS = 10
+
+# Keys in a request's scope: the future to cancel when its client hangs up, and whether that has happened.
+AWAITED, GONE = "digits.awaited", "digits.gone"
 
 # The request that was current when a connection was first seen standing still, and when that was.
 Still = dict[HttpToolsProtocol, tuple[Any, float]]
@@ -41,6 +44,20 @@ class WatchedProtocol(HttpToolsProtocol):
             WatchedProtocol.watching = True
             WatchedProtocol.under_way = self.tasks
             self._look({})
+
+    def on_message_complete(self) -> None:
+        """Read on when a body is whole: after a large one, uvicorn would see who hangs up only when it is answered."""
+        super().on_message_complete()
+        self.flow.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of a connection; nobody waits for its request any more."""
+        super().connection_lost(exc)
+        if self.cycle:
+            scope: dict[str, Any] = self.cycle.scope  # type: ignore[assignment]
+            scope[GONE] = True
+            if AWAITED in scope:
+                scope[AWAITED].cancel()
 
     def _look(self, before: Still) -> None:
         still = close_still(self.connections, before, self.loop.time(), self.seconds)

@@ -14,6 +14,8 @@ SIDE = 28
 PIXELS = SIDE * SIDE
 # Decoded JSON may take twenty times the memory of its text: larger bodies are looked at before they are decoded.
 LARGE_BYTES = 2**20
+# A status that no client sees: as nginx has it, for those that hung up.
+HUNG_UP = 499
 EXPECTED = 'expected {"images": [...]}, each image 28 rows of 28 integers from 0 to 255'
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ import psutil
 from bentoml import server_context
 from numpy.typing import NDArray
 
+from serving.images import HUNG_UP
 from serving.model import Probabilities
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ REASONS = {
     413: "too_large",
     415: "unsupported",
     422: "invalid",
+    HUNG_UP: "hung_up",
     501: "no_feature_maps",
     503: "overloaded",
 }
@@ -130,7 +133,7 @@ class Metrics:
         self._images_per_call = histogram(
             "digits_images_per_call",
             "Images in one call of ONNX Runtime, from all requests that shared it.",
-            (1, 2, 4, 8, 16, 32, 64),
+            (1, 2, 4, 8, 16, 32),
         )
         self._queue_images = gauge("digits_queue_images", "Images that wait for the model.", "livesum")
         self._queue_seconds = histogram(
@@ -254,4 +257,5 @@ def _forget_ended_workers() -> None:
         for file in Path(folder).glob("gauge_live*_*.db"):
             process = int(file.stem.rpartition("_")[2])
             if not psutil.pid_exists(process):
-                mark_process_dead(process)  # type: ignore[no-untyped-call]
+                with suppress(FileNotFoundError):  # another worker that starts was faster
+                    mark_process_dead(process)  # type: ignore[no-untyped-call]

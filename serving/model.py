@@ -31,6 +31,10 @@ class ModelError(Exception):
     """A file that is not served; the message is one sentence that names the file and the reason."""
 
 
+class UnreadableError(ModelError):
+    """The file cannot be read now; it may be as good as ever when it can."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A verified model, ready to answer; safe to call from several threads at once.
@@ -61,7 +65,8 @@ class Model:
             threads: ONNX Runtime's threads within one call.
 
         Raises:
-            ModelError: the file is missing, not ONNX, breaks the contract, or fails its golden batch.
+            UnreadableError: the file is missing, or may not be read.
+            ModelError: it is not ONNX, breaks the contract, or fails its golden batch.
         """
         content, session = _open(path, threads)
         metadata = dict(session.get_modelmeta().custom_metadata_map)
@@ -130,7 +135,7 @@ def _open(path: Path, threads: int) -> tuple[bytes, onnxruntime.InferenceSession
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise UnreadableError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
         return content, open_session(content, threads)
     except Exception as error:

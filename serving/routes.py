@@ -11,16 +11,17 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from typing import TypeVar
 
 import bentoml
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import images
+from serving import connections, images
 from serving.batching import Batcher, NoModelError, OverloadedError
 from serving.bodies import Bodies
 from serving.explain import QUEUE, Explainer
-from serving.images import RequestError
+from serving.images import HUNG_UP, RequestError
 from serving.metrics import NO_MODEL, REASONS, Metrics
 from serving.model import Images, Probabilities
 from serving.openapi import complete
@@ -43,6 +44,8 @@ JSON = b"application/json"
 BYTES = b"application/octet-stream"
 FORM = b"multipart/form-data"
 PROMETHEUS = b"text/plain; version=1.0.0; charset=utf-8"
+
+T = TypeVar("T")
 
 Header = tuple[bytes, bytes]
 # The methods that are allowed, what answers with a body and the model's version, and the body's type.
@@ -114,17 +117,17 @@ class ShortPath:
 
     async def _predict(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
         body, _ = await self._body(scope, receive, JSON)
-        return await self._answer(len(body), partial(images.from_json, body, self._settings.max_images))
+        return await self._answer(scope, len(body), partial(images.from_json, body, self._settings.max_images))
 
     async def _predict_raw(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
         body, _ = await self._body(scope, receive, BYTES)
-        return await self._answer(len(body), partial(images.from_raw, body, self._settings.max_images))
+        return await self._answer(scope, len(body), partial(images.from_raw, body, self._settings.max_images))
 
     async def _predict_files(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
         body, content_type = await self._body(scope, receive, FORM)
         limits = self._settings.max_images, self._settings.max_picture_pixels
         # Always in a thread: a small file may hold a large picture.
-        return await self._answer(INLINE_BYTES + 1, partial(from_form, body, content_type, *limits))
+        return await self._answer(scope, INLINE_BYTES + 1, partial(from_form, body, content_type, *limits))
 
     async def _explain(self, scope: Scope, receive: Receive) -> tuple[bytes, str]:
         body, content_type = await self._body(scope, receive, JSON, FORM)
@@ -134,7 +137,7 @@ class ShortPath:
         else:
             decode = partial(from_form, body, content_type, *limits)
         try:
-            return await self._explainer.submit(decode)
+            return await _unless_hung_up(scope, self._explainer.submit(decode))
         except OverloadedError:
             sentence = f"{QUEUE} explanations wait already; ask again in a second."
             raise RequestError(503, sentence, RETRY_OVERLOADED) from None
@@ -156,13 +159,14 @@ class ShortPath:
         self._metrics.write()
         return await asyncio.to_thread(self._metrics.render), self._version()
 
-    async def _answer(self, size: int, decode: Callable[[], Images]) -> tuple[bytes, str]:
+    async def _answer(self, scope: Scope, size: int, decode: Callable[[], Images]) -> tuple[bytes, str]:
         if size <= INLINE_BYTES:
             decoded = decode()
         else:
-            decoded = await asyncio.get_running_loop().run_in_executor(self._decoding, decode)
+            decoding = asyncio.get_running_loop().run_in_executor(self._decoding, decode)
+            decoded = await _unless_hung_up(scope, decoding)
         try:
-            answer = await self._batcher.submit(decoded)
+            answer = await _unless_hung_up(scope, self._batcher.submit(decoded))
         except OverloadedError:
             raise self._overloaded() from None
         except NoModelError:
@@ -251,6 +255,24 @@ class ShortPath:
     def _metrics(self) -> Metrics:
         metrics: Metrics = bentoml.get_current_service().metrics
         return metrics
+
+
+async def _unless_hung_up(scope: Scope, awaited: asyncio.Future[T]) -> T:
+    """Await what a request needs, which is not made any more when its client hangs up.
+
+    Raises:
+        RequestError: 499 the client did.
+    """
+    scope[connections.AWAITED] = awaited
+    if connections.GONE in scope:
+        awaited.cancel()
+    try:
+        return await awaited
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise  # somebody else gives the request up
+        raise RequestError(HUNG_UP, "the client hung up.") from None
 
 
 async def _send(send: Send, status: int, content_type: bytes, body: bytes, headers: tuple[Header, ...]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from serving.metrics import Metrics
-from serving.model import NUMBERS, Model, ModelError, number
+from serving.model import NUMBERS, Model, ModelError, UnreadableError, number
 from serving.settings import Settings
 from serving.sources import Candidate, FileSource, RegistrySource, SourceError
 
@@ -52,6 +53,7 @@ class Store:
         self._source = FileSource(settings.model) if settings.model else RegistrySource(settings)
         self._serving_key: str | None = None
         self._refused_key: str | None = None
+        self._refusal = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="store", daemon=True)
 
@@ -91,6 +93,7 @@ class Store:
         try:
             candidate = self._source.find()
             if candidate.key == self._refused_key:
+                self._report(self._refusal)  # again, where something else was told meanwhile
                 return False
             if candidate.key != self._serving_key:
                 self._swap(candidate)
@@ -98,16 +101,16 @@ class Store:
             elif self.current and self.current.source != candidate.source:  # what the cache had is what it offers
                 self.current = replace(self.current, source=candidate.source)
                 logger.info("version %s is still the champion of %s", self.current.version, candidate.source)
-        except ModelError as refusal:
-            self._refused_key = candidate.key
-            self._metrics.reloads["refused"].inc()
-            self._report(f"refused: {refusal}")
-            return False
-        except SourceError as reason:
+        except (SourceError, UnreadableError) as reason:
             self._report(str(reason))
             self._metrics.reloads["unavailable"].inc()
             if self.current is None:
                 self.serve_cached()
+            return False
+        except ModelError as refusal:
+            self._refused_key, self._refusal = candidate.key, f"refused: {refusal}"
+            self._metrics.reloads["refused"].inc()
+            self._report(self._refusal)
             return False
         self._refused_key = None
         self.problem = None
@@ -169,18 +172,20 @@ class Store:
 
     def _follow(self) -> None:
         # The first look at a registry takes seconds: MLflow is imported for it.
-        self.serve_cached()
+        self._outlive(self.serve_cached)
         if self.current:
             self.problem = "served from the cache until the registry answers."
-        delay = FIRST_RETRY_SECONDS
+        retry = FIRST_RETRY_SECONDS
         while not self._stopping.is_set():
-            try:
-                done = self.refresh()
-            except Exception:
-                # The thread must outlive what nobody foresaw: the service would never see a model again.
-                logger.exception("looking for the model failed")
-                self.problem, done = "looking for the model failed; the log says why.", False
-            delay = self._settings.poll_seconds if done else min(2 * delay, self._settings.poll_seconds)
-            self._stopping.wait(delay)
-            if done:
-                delay = FIRST_RETRY_SECONDS
+            done = self._outlive(self.refresh)
+            self._stopping.wait(self._settings.poll_seconds if done else min(retry, self._settings.poll_seconds))
+            retry = FIRST_RETRY_SECONDS if done else min(2 * retry, self._settings.poll_seconds)
+
+    def _outlive(self, look: Callable[[], bool | None]) -> bool:
+        """Look for a model; whatever happens then, the thread goes on, or the service would never see another model."""
+        try:
+            return bool(look())
+        except Exception:
+            logger.exception("looking for the model failed")
+            self.problem = "looking for the model failed; the log says why."
+            return False

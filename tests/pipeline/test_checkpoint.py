@@ -101,6 +101,24 @@ def test_training_that_was_cut_off_ends_with_the_same_weights(
     assert [replace(epoch, seconds=0, images_per_second=0) for epoch in again.epochs] == strip
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_that_comes_while_an_epoch_is_judged_is_not_lost(few: Digits, tmp_path: Path, epoch: int) -> None:
+    class Stopped(After):
+        def epoch(self, epoch_: Epoch) -> None:
+            super().epoch(epoch_)
+            if epoch_.number == epoch:
+                be_stopped()
+
+    expected = trained(few, After(0, be_killed), None).state_dict()
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        trained(few, Stopped(0, be_killed), Checkpoint(file, MARK))
+    again = After(0, be_killed)
+    weights = trained(few, again, Checkpoint(file, MARK)).state_dict()
+    assert again.resumed == (epoch, 0)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
 def test_finished_training_is_not_repeated(few: Digits, tmp_path: Path) -> None:
     file = tmp_path / "run.pt"
     expected = trained(few, After(0, be_killed), Checkpoint(file, MARK)).state_dict()

@@ -108,9 +108,24 @@ def test_status_of_an_empty_registry(tmp_path: Path) -> None:
     assert done.stdout.strip() == "No version is registered yet: run `python -m pipeline train`."
 
 
-def test_docker_stop_ends_a_run_in_order(tmp_path: Path) -> None:
+# A shell gives what a script starts in the background no Ctrl-C.
+IN_THE_BACKGROUND = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+
+
+@pytest.mark.parametrize("starter", [[], IN_THE_BACKGROUND], ids=["in front", "in the background"])
+def test_docker_stop_ends_a_run_in_order(tmp_path: Path, starter: list[str]) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, "-m", "pipeline", "train", "--data", "tenth", "--state-dir", str(tmp_path / "var")]
+    command = [
+        *starter,
+        sys.executable,
+        "-m",
+        "pipeline",
+        "train",
+        "--data",
+        "tenth",
+        "--state-dir",
+        str(tmp_path / "var"),
+    ]
     with running(command, {}, log) as process:
         wait_until(lambda: "dense, epoch 1/5" in log.read_text(), "the first epoch")
         process.terminate()
@@ -164,3 +179,18 @@ def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path
     ]
     history = mlflow.MlflowClient().get_metric_history(runs[1].info.run_id, "train_loss")
     assert [metric.step for metric in history] == [1, 2, 3, 4]
+
+
+def test_run_that_was_stopped_again_and_again_has_all_it_said_in_one_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "pipeline", "train", "--data", "tenth", "--recipe", "dense"]
+    command += ["--state-dir", str(tmp_path), "--minimum-accuracy", "0.5"]
+    for epoch in (1, 2):
+        with running(command, {}, log) as process:
+            wait_until(lambda epoch=epoch: f"dense, epoch {epoch}/5" in log.read_text(), "the epoch")
+            process.terminate()
+            assert process.wait(60) == 130
+    assert pipeline(*command[3:]).returncode == 0
+    (said,) = tmp_path.rglob("console.log")
+    epochs = [line.split(":")[2].split(", ")[1] for line in said.read_text().splitlines() if "dense, epoch" in line]
+    assert epochs == [f"epoch {number}/5" for number in range(1, 6)]

@@ -171,6 +171,14 @@ def test_export_writes_the_champion(tmp_path: Path, told: list[str], tenth: Data
     assert export.predict(target, few).shape == (10, 10)
 
 
+def test_export_to_the_standard_output_is_the_file_alone(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    target = tmp_path / "model.onnx"
+    assert main(["export", "--to", str(target)]) == main(["export", "--to", "-"]) == 0
+    assert capfdbinary.readouterr().out == target.read_bytes()
+
+
 def test_worse_version_is_refused_and_the_champion_stays(told: list[str]) -> None:
     assert main(["train", "--data", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.8"]) == 0
     assert any("Version 2 is not promoted: it is worse than the champion" in line for line in told)

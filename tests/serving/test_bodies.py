@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serving.bodies import LARGEST_AT_ONCE, Bodies
-from serving.images import RequestError
+from serving.images import HUNG_UP, RequestError
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -54,7 +54,7 @@ def test_a_body_that_does_not_arrive_is_refused_and_the_connection_closed() -> N
 
 
 def test_a_client_that_leaves_ends_the_reading() -> None:
-    assert refusal(Bodies(3, 60), messages(b"ab", end="leave")).status == 400
+    assert refusal(Bodies(3, 60), messages(b"ab", end="leave")).status == HUNG_UP
 
 
 def test_all_bodies_together_have_a_limit_and_room_comes_back() -> None:

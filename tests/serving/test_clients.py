@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
+from .asking import ask
 from .conftest import Service
-from .test_service import ask
 
 Digits = tuple[np.ndarray, np.ndarray]
 

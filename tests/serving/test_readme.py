@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 
 from tests.processes import ROOT
 from tests.serving.conftest import Service
@@ -36,3 +37,10 @@ def test_picture_file(service: Service, tmp_path, test_digits) -> None:
     Image.fromarray(255 - test_digits[0][0]).resize((300, 300)).save(tmp_path / "digit.png")
     (answer,) = run(commands()[1], service, str(tmp_path))
     assert answer["digit"] == test_digits[1][0]
+
+
+def test_client_in_python(service: Service) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = block.replace("http://localhost:3000", service.url) + "print(len(answers))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -17,8 +17,8 @@ import pytest
 from serving.bodies import LARGEST_AT_ONCE
 from tests.processes import wait_until
 
+from .asking import JSON, RAW, ask, png, sentence, value
 from .conftest import Service
-from .test_service import JSON, RAW, ask, png, sentence
 
 Digits = tuple[np.ndarray, np.ndarray]
 MEBIBYTE = 2**20
@@ -118,6 +118,34 @@ def test_clients_that_hang_up_leave_nothing_behind(service: Service, test_digits
     assert serves(service, test_digits)
     assert process.num_fds() <= before + 5
     assert "Traceback" not in service.log.read_text()
+
+
+def test_nothing_is_computed_for_clients_that_hung_up(
+    start_service: Callable[..., Any], model_file: Path, test_digits: Digits
+) -> None:
+    images = np.concatenate([test_digits[0], test_digits[0][:24]])
+    whole = HEAD + b"Content-Length: %d\r\n\r\n" % images.nbytes + images.tobytes()
+    explained = json.dumps({"images": test_digits[0][:1].tolist()}).encode()
+    explain = b"POST /explain HTTP/1.1\r\nHost: digits\r\nContent-Type: application/json\r\n"
+    explain += b"Content-Length: %d\r\n\r\n" % len(explained) + explained
+    with start_service(SERVING_MODEL=model_file) as service:
+        service.wait_for(200)
+        for sent in [whole] * 4 + [explain] * 10:
+            connect(service, sent).close()
+
+        def answered() -> float:
+            return sum(
+                value(service, "bentoml_service_request_total", endpoint=at) for at in ("/predict/raw", "/explain")
+            )
+
+        wait_until(lambda: answered() == 14, "the end of all requests")
+        assert value(service, "digits_queue_images") == 0
+        assert value(service, "digits_predicted_total") < 2 * len(images)
+        for endpoint in ("/predict/raw", "/explain"):
+            gone = {"endpoint": endpoint, "http_response_code": "499"}
+            assert value(service, "bentoml_service_request_total", **gone) >= 2
+        assert value(service, "digits_rejected_total", reason="hung_up") >= 4
+        assert serves(service, test_digits)
 
 
 def test_hundreds_of_idle_connections_hold_up_nobody(service: Service, test_digits: Digits) -> None:

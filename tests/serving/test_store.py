@@ -78,6 +78,35 @@ def test_a_file_that_is_not_there_is_waited_for(tmp_path: Path, model_file: Path
         store.stop()
 
 
+def test_what_cannot_be_read_now_is_not_refused_for_good(tmp_path: Path, model_file: Path) -> None:
+    metrics = Metrics()
+    store = Store(Settings(model=tmp_path), metrics)  # a folder
+    for _ in range(2):
+        assert not store.refresh()
+    assert store.problem == f"{tmp_path} cannot be read: Is a directory."
+    assert reloads(metrics) == {"loaded": 0, "cached": 0, "refused": 0, "unavailable": 2}
+
+
+@pytest.mark.parametrize("step", ["serve_cached", "refresh"])
+def test_what_nobody_foresaw_does_not_end_the_following(
+    monkeypatch: pytest.MonkeyPatch, model_file: Path, step: str, caplog: pytest.LogCaptureFixture, bentoml_log: None
+) -> None:
+    store = Store(Settings(model=model_file, poll_seconds=0.1), Metrics())
+    sound = getattr(store, step)
+
+    def fail_once() -> None:
+        monkeypatch.setattr(store, step, sound)
+        raise RuntimeError("once")
+
+    monkeypatch.setattr(store, step, fail_once)
+    store.start()
+    try:
+        wait_until(lambda: store.current is not None, "the file being served")
+    finally:
+        store.stop()
+    assert caplog.messages[0] == "looking for the model failed"
+
+
 def test_the_champion_is_followed_forwards_and_back(
     registry: Registry,
     settings: Settings,
@@ -109,10 +138,11 @@ def test_a_bad_champion_is_refused_once_and_the_old_one_keeps_serving(
     settings: Settings,
     model_file: Path,
     broken: Path,
+    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     bentoml_log: None,
 ) -> None:
-    store = Store(settings, Metrics())
+    store, database = Store(settings, Metrics()), tmp_path / "mlflow.db"
     first = registry.register(model_file)
     assert store.refresh()
     registry.register(broken)
@@ -122,6 +152,12 @@ def test_a_bad_champion_is_refused_once_and_the_old_one_keeps_serving(
     assert store.describe()["ready"]
     assert "contract version '0'" in store.describe()["problem"]
     assert len([record for record in caplog.records if record.message.startswith("refused: ")]) == 1
+    database.rename(tmp_path / "away.db")
+    assert not store.refresh()
+    assert "there is no registry" in store.describe()["problem"]
+    (tmp_path / "away.db").rename(database)
+    assert not store.refresh()
+    assert "contract version '0'" in store.describe()["problem"]
     registry.make_champion(first)
     assert store.refresh()
     assert store.describe()["problem"] is None

@@ -10,7 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
-from .compose import docker, wait_for
+from serving.model import Model
+
+from .compose import ROOT, docker, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -67,6 +69,26 @@ def test_the_server_lists_the_run_with_its_pictures(stack):
     assert names >= PICTURES
     for name in PICTURES:
         assert artifact(stack, f"pictures/{name}").startswith(b"\x89PNG"), name
+
+
+def test_the_champion_is_exported_through_the_standard_output(stack, tmp_path):
+    command = [
+        "docker",
+        "compose",
+        "--project-name",
+        stack.project,
+        "run",
+        "--rm",
+        "-T",
+        "train",
+        "export",
+        "--to",
+        "-",
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, timeout=120, check=True)
+    file = tmp_path / "model.onnx"
+    file.write_bytes(done.stdout)
+    assert Model.load(file).metadata["run_id"] == served_run(stack)
 
 
 def test_mlflow_answers_only_to_names_that_it_knows(stack):
