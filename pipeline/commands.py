@@ -72,7 +72,11 @@ def export(settings: ExportSettings) -> None:
         file = registry.download(version, Path(folder))
         check_contract(file)
         if str(settings.to) == "-":
-            sys.stdout.buffer.write(file.read_bytes())
+            try:
+                sys.stdout.buffer.write(file.read_bytes())
+                sys.stdout.flush()
+            except OSError as error:
+                raise RegistryError(f"The standard output takes no file ({error.strerror}).") from None
             log.info("Version %s is written to the standard output.", number(version))
             return
         partial = settings.to.with_name(f"{settings.to.name}.partial")
@@ -96,7 +100,7 @@ def promote(settings: PromoteSettings) -> None:
         raise RegistryError("There is no version to promote: run `python -m pipeline train` first.")
     version = registry.get(settings.version) if settings.version else newest[0]
     champion = registry.by_alias(CHAMPION)
-    if champion and number(champion) == number(version):
+    if champion and number(champion) == number(version) and "verdict" in version.tags:
         log.info("Version %s is champion already.", number(version))
         return
     _judge(version, dataset, settings)

@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol with two additions: it closes connections on which nothing moves, and knows who hung up.
+"""uvicorn's HTTP protocol with three additions: it closes connections on which nothing moves, knows who hung up,
+and reads no request while others of the same connection wait for their turn.
 
 uvicorn closes a connection that stays idle after an answer. It waits without end for the first request, for the rest of
 a request's head, for the rest of a body that was refused already, and for a client that does not take its answer.
@@ -48,7 +49,14 @@ class WatchedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Read on when a body is whole: after a large one, uvicorn would see who hangs up only when it is answered."""
         super().on_message_complete()
-        self.flow.resume_reading()
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def on_response_complete(self) -> None:
+        """Answer what was asked already before more is read: else a client that only asks fills the memory."""
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of a connection; nobody waits for its request any more."""

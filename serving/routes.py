@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
-from typing import TypeVar
 
 import bentoml
 import orjson
@@ -44,8 +43,6 @@ JSON = b"application/json"
 BYTES = b"application/octet-stream"
 FORM = b"multipart/form-data"
 PROMETHEUS = b"text/plain; version=1.0.0; charset=utf-8"
-
-T = TypeVar("T")
 
 Header = tuple[bytes, bytes]
 # The methods that are allowed, what answers with a body and the model's version, and the body's type.
@@ -137,7 +134,7 @@ class ShortPath:
         else:
             decode = partial(from_form, body, content_type, *limits)
         try:
-            return await _unless_hung_up(scope, self._explainer.submit(decode))
+            return await self._explainer.submit(partial(_decode_if_wanted, scope, decode))
         except OverloadedError:
             sentence = f"{QUEUE} explanations wait already; ask again in a second."
             raise RequestError(503, sentence, RETRY_OVERLOADED) from None
@@ -163,14 +160,24 @@ class ShortPath:
         if size <= INLINE_BYTES:
             decoded = decode()
         else:
-            decoding = asyncio.get_running_loop().run_in_executor(self._decoding, decode)
-            decoded = await _unless_hung_up(scope, decoding)
+            wanted = partial(_decode_if_wanted, scope, decode)
+            decoded = await asyncio.get_running_loop().run_in_executor(self._decoding, wanted)
+        _check_wanted(scope)
         try:
-            answer = await _unless_hung_up(scope, self._batcher.submit(decoded))
+            scope[connections.AWAITED] = self._batcher.submit(decoded)
+            answer = await scope[connections.AWAITED]
         except OverloadedError:
             raise self._overloaded() from None
         except NoModelError:
             raise self._no_model() from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # somebody else gives the request up
+            raise _hung_up() from None
+        finally:
+            # A future's exception leads to this frame, and so to the body: nothing here may lead back to the future.
+            scope.pop(connections.AWAITED, None)
         return encode(answer.probabilities), answer.version
 
     async def _body(self, scope: Scope, receive: Receive, *expected: bytes) -> tuple[bytes, bytes]:
@@ -257,22 +264,20 @@ class ShortPath:
         return metrics
 
 
-async def _unless_hung_up(scope: Scope, awaited: asyncio.Future[T]) -> T:
-    """Await what a request needs, which is not made any more when its client hangs up.
-
-    Raises:
-        RequestError: 499 the client did.
-    """
-    scope[connections.AWAITED] = awaited
+def _check_wanted(scope: Scope) -> None:
+    """Raise `RequestError` when the client of a request hung up."""
     if connections.GONE in scope:
-        awaited.cancel()
-    try:
-        return await awaited
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise  # somebody else gives the request up
-        raise RequestError(HUNG_UP, "the client hung up.") from None
+        raise _hung_up()
+
+
+def _decode_if_wanted(scope: Scope, decode: Callable[[], Images]) -> Images:
+    """Decode, in a thread and in its turn, unless the client hung up; until then the body counts as held."""
+    _check_wanted(scope)
+    return decode()
+
+
+def _hung_up() -> RequestError:
+    return RequestError(HUNG_UP, "the client hung up.")
 
 
 async def _send(send: Send, status: int, content_type: bytes, body: bytes, headers: tuple[Header, ...]) -> None:

@@ -99,10 +99,25 @@ def test_a_body_that_goes_on_after_its_refusal_is_cut_off(hasty: Service, test_d
 
 
 def test_a_client_that_takes_no_answer_is_cut_off(hasty: Service, test_digits: Digits) -> None:
+    process = worker(hasty)
+    before = process.memory_info().rss
     with closing(connect(hasty)) as connection, pytest.raises(ConnectionError):
         while True:
             connection.sendall(b"GET /docs.json HTTP/1.1\r\nHost: digits\r\n\r\n" * 100)
+            assert process.memory_info().rss < before + 100 * 2**20
+    assert worker(hasty) == process
     assert serves(hasty, test_digits)
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_order(service: Service, test_digits: Digits) -> None:
+    counts = [1, 300, 2, 40, *range(1, 60), 700, 3]
+    with closing(connect(service)) as connection:
+        for index, count in enumerate(counts):
+            head = HEAD if index + 1 < len(counts) else HEAD + b"Connection: close\r\n"
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n" % (784 * count))
+            connection.sendall(test_digits[0][:count].tobytes())
+        answers = until_closed(connection).split(b"HTTP/1.1 200 ")[1:]
+    assert [len(json.loads(answer.partition(b"\r\n\r\n")[2])) for answer in answers] == counts
 
 
 def test_clients_that_hang_up_leave_nothing_behind(service: Service, test_digits: Digits) -> None:
