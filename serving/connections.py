@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Connections are looked at this many times within the seconds that they have.
@@ -24,6 +25,23 @@ AWAITED, GONE = "digits.awaited", "digits.gone"
 
 # The request that was current when a connection was first seen standing still, and when that was.
 Still = dict[HttpToolsProtocol, tuple[Any, float]]
+
+
+class PatientFlow(FlowControl):
+    """uvicorn's flow control, but nothing is read while requests of the connection wait for their turn.
+
+    uvicorn reads on as each is answered, and a client that sends requests without end and takes no answer fills the
+    memory. Whatever is being answered while others wait has its body already.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Collection[Any]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on, unless there is enough to answer."""
+        if not self._waiting:
+            super().resume_reading()
 
 
 class WatchedProtocol(HttpToolsProtocol):
@@ -39,6 +57,7 @@ class WatchedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, and have it looked at."""
         super().connection_made(transport)
+        self.flow = PatientFlow(transport, self.pipeline)
         # uvicorn puts together a line for each request also where its level lets none through.
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         if not WatchedProtocol.watching:
@@ -49,14 +68,7 @@ class WatchedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Read on when a body is whole: after a large one, uvicorn would see who hangs up only when it is answered."""
         super().on_message_complete()
-        if not self.pipeline:
-            self.flow.resume_reading()
-
-    def on_response_complete(self) -> None:
-        """Answer what was asked already before more is read: else a client that only asks fills the memory."""
-        super().on_response_complete()
-        if self.pipeline:
-            self.flow.pause_reading()
+        self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of a connection; nobody waits for its request any more."""

@@ -98,12 +98,19 @@ def test_a_body_that_goes_on_after_its_refusal_is_cut_off(hasty: Service, test_d
     assert serves(hasty, test_digits)
 
 
-def test_a_client_that_takes_no_answer_is_cut_off(hasty: Service, test_digits: Digits) -> None:
+ASKING = {
+    "documents": b"GET /docs.json HTTP/1.1\r\nHost: digits\r\n\r\n" * 100,
+    "images": (HEAD + b"Content-Length: 784\r\n\r\n" + bytes(784)) * 100,
+}
+
+
+@pytest.mark.parametrize("asking", ASKING.values(), ids=ASKING)
+def test_a_client_that_takes_no_answer_is_cut_off(hasty: Service, test_digits: Digits, asking: bytes) -> None:
     process = worker(hasty)
     before = process.memory_info().rss
     with closing(connect(hasty)) as connection, pytest.raises(ConnectionError):
         while True:
-            connection.sendall(b"GET /docs.json HTTP/1.1\r\nHost: digits\r\n\r\n" * 100)
+            connection.sendall(asking)
             assert process.memory_info().rss < before + 100 * 2**20
     assert worker(hasty) == process
     assert serves(hasty, test_digits)
