@@ -5,6 +5,7 @@ of the thread that starts all operators, as a Markdown table. It waits there for
 """
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,11 +17,12 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pipeline import data
+from pipeline.data import Digits
 from pipeline.devices import describe_device
 from pipeline.recipes import Recipe, find
 from pipeline.training import Epoch, train
 
-SKIPPED, PROFILED = 10, 25  # steps; the tenth has at least so many of 128 digits each in an epoch
+SKIPPED, PROFILED = 10, 25  # steps
 
 # Each kind of work, by the operators in which it is seen, with all that these call.
 KINDS = {
@@ -63,10 +65,12 @@ class Profiled:
 
 def shares(recipe: Recipe) -> tuple[dict[str, float], float]:
     """Shares of the time of a training step on the CPU by kind of work, the largest first, and milliseconds a step."""
-    digits = data.load("tenth", None, Path("unused"))
+    tenth = data.load("tenth", None, Path("unused"))
+    times = math.ceil((SKIPPED + PROFILED) * recipe.batch_size / len(tenth.train))  # all within one epoch
+    digits = Digits(tenth.train.images.repeat(times, 1, 1), tenth.train.labels.repeat(times))
     reporter = Profiled()
     with suppress(KeyboardInterrupt):
-        train(recipe, 1, digits.train, digits.validation, torch.device("cpu"), 1, [reporter])
+        train(recipe, 1, digits, tenth.validation, torch.device("cpu"), 1, [reporter])
     averages = reporter.profile.key_averages()
     total = sum(each.self_cpu_time_total for each in averages)
     found = {

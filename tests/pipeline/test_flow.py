@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from pipeline import export, illustrations, provenance, registry, report
@@ -206,6 +207,24 @@ def test_promote_judges_the_version_that_is_named(told: list[str]) -> None:
     assert champion() == "3"
     assert main(["promote", "--version", "99", *gate]) == 1
     assert told[-1] == "digits has no version 99; there are: 1, 2, 3."
+
+
+def test_a_promotion_that_was_cut_off_is_judged_again(told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise MlflowException("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "set_model_version_tag", fail)
+        assert main([*TRAIN, "--fresh"]) == 1
+    assert told[-1] == "MLflow cannot go on: away"
+    assert "verdict" not in registry.get(4).tags
+    before = len(runs())
+    assert main(TRAIN) == 0
+    assert len(runs()) == before
+    assert champion() == "4"
+    assert registry.number(registry.by_alias("previous")) == 3
+    # against the one before it, not against itself, nor as if there had been none
+    assert registry.get(4).tags["verdict"].startswith("it does not lose to the champion: ")
 
 
 def test_status_lists_the_versions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
