@@ -113,10 +113,18 @@ IN_THE_BACKGROUND = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
 
 
 @pytest.mark.parametrize("starter", [[], IN_THE_BACKGROUND], ids=["in front", "in the background"])
-def test_docker_stop_ends_a_run_in_order(tmp_path: Path, starter: list[str]) -> None:
+def test_a_command_that_does_not_train_can_be_stopped_as_well(tmp_path: Path, starter: list[str]) -> None:
+    log = tmp_path / "log"
+    command = [*starter, sys.executable, "-m", "pipeline", "status", "--state-dir", str(tmp_path)]
+    with running(command, {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}, log) as process:
+        wait_until(lambda: "Waiting for the MLflow server" in log.read_text(), "the wait for MLflow")
+        process.terminate()
+        assert process.wait(30) == 130
+
+
+def test_docker_stop_ends_a_run_in_order(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [
-        *starter,
         sys.executable,
         "-m",
         "pipeline",
