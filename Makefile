@@ -46,7 +46,7 @@ bench-serve: $(INSTALLED) ## time the service against others (needs wrk, two cor
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
 
 pictures: $(INSTALLED) ## draw docs/pictures anew: those of convolution and pooling, and those of the champion's run
-	$(BIN)/python -m pipeline.illustrations
+	$(BIN)/python -m pipeline.report.illustrations
 
 format: $(INSTALLED) ## rewrite the code in ruff's format
 	$(BIN)/ruff check --fix .

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import comparison, data, flow, provenance, registry, table, tracking
-from pipeline.data import DataSet, Digits
-from pipeline.devices import choose_device, describe_device
+from pipeline import flow
+from pipeline.data import dataset as data
+from pipeline.data.dataset import DataSet, Digits
+from pipeline.experiments import compare as comparison
+from pipeline.experiments import table
 from pipeline.export import check_contract, predict
 from pipeline.recipes import find
-from pipeline.registry import CHAMPION, PREVIOUS, RegistryError, number
 from pipeline.settings import (
     CompareSettings,
     DataSettings,
@@ -30,6 +31,11 @@ from pipeline.settings import (
     Settings,
     TrainSettings,
 )
+from pipeline.tracking import registry
+from pipeline.tracking import runs as tracking
+from pipeline.tracking.registry import CHAMPION, PREVIOUS, RegistryError, number
+from pipeline.training import fingerprint as provenance
+from pipeline.training.devices import choose_device, describe_device
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data import Digits
+from pipeline.data.dataset import Digits
 from pipeline.networks import Network, normalise
 
 BATCH = 500

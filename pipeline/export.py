@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline import PipelineError
-from pipeline.data import Digits
+from pipeline.data.dataset import Digits
 from pipeline.networks import MEAN, STANDARD_DEVIATION, Network, count_parameters, normalise
 
 CONTRACT = "1"

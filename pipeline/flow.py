@@ -13,16 +13,20 @@ import torch
 from mlflow.entities.model_registry import ModelVersion
 from torch import Tensor
 
-from pipeline import evaluation, export, provenance, registry, report, tracking
-from pipeline.checkpoint import Checkpoint
-from pipeline.data import DataSet, Digits
-from pipeline.devices import choose_precision, describe_device
+from pipeline import evaluation, export
+from pipeline.data.dataset import DataSet, Digits
 from pipeline.evaluation import Evaluation
 from pipeline.networks import Network, count_macs, count_parameters
 from pipeline.progress import EpochProgress, RunProgress
 from pipeline.recipes import RECIPES, Recipe
+from pipeline.report import page as report
 from pipeline.settings import RunSettings, TrainSettings
-from pipeline.training import Epoch, epochs_of, train
+from pipeline.tracking import registry
+from pipeline.tracking import runs as tracking
+from pipeline.training import fingerprint as provenance
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.devices import choose_precision, describe_device
+from pipeline.training.loop import Epoch, epochs_of, train
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # logging is set up before torch is imported, which takes sec
     import torch
     from torch import Tensor
 
-    from pipeline.training import Epoch
+    from pipeline.training.loop import Epoch
 
 log = logging.getLogger(__name__)
 

@@ -12,18 +12,18 @@ import numpy as np
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
-from serving import connections
-from serving.batching import Batcher
-from serving.cores import usable_cores
-from serving.explain import Explainer
-from serving.front import InFront
-from serving.metrics import Metrics
-from serving.model import Images
-from serving.pages import Pages
-from serving.routes import ShortPath
+from serving.inference.batching import Batcher
+from serving.inference.cores import usable_cores
+from serving.inference.explain import Explainer
+from serving.model.onnx_file import Images
+from serving.model.store import Store
+from serving.monitoring.metrics import Metrics
 from serving.settings import SettingsError, read_settings
-from serving.store import Store
-from serving.traffic import Traffic
+from serving.web import connections
+from serving.web.front import InFront
+from serving.web.pages import Pages
+from serving.web.routes import ShortPath
+from serving.web.traffic import Traffic
 
 try:
     SETTINGS = read_settings()

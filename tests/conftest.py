@@ -12,11 +12,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does, bef
 import torch
 from numpy.typing import NDArray
 
-from pipeline import data, evaluation, export
-from pipeline.data import DataSet
+from pipeline import evaluation, export
+from pipeline.data import dataset as data
+from pipeline.data.dataset import DataSet
 from pipeline.networks import Network
 from pipeline.recipes import RECIPES
-from pipeline.training import train
+from pipeline.training.loop import train
 from tests.processes import mlflow_server
 
 # Good enough for tests in seconds: without augmentation and averaging the network learns the tenth fast.

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline import illustrations
-from pipeline.layers import seen_by_second_layer
 from pipeline.networks import MNISTConvNet, count_parameters, normalise
 from pipeline.recipes import RECIPES
+from pipeline.report import illustrations
+from pipeline.report.filters import seen_by_second_layer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "how-it-works.md").read_text()
 PAGE = PAGE.replace("\N{MULTIPLICATION SIGN}", "x").replace("\N{MINUS SIGN}", "-")

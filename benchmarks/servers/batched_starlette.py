@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from serving import images
-from serving.batching import Batcher
-from serving.images import RequestError
-from serving.metrics import Metrics
-from serving.model import Images, Model
-from serving.routes import encode
+from serving.decoding import arrays as images
+from serving.decoding.arrays import RequestError
+from serving.inference.batching import Batcher
+from serving.model.onnx_file import Images, Model
+from serving.model.store import Served
+from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
-from serving.store import Served
+from serving.web.routes import encode
 
 settings = Settings()
 served = Served(Model.load(Path(os.environ["BENCHMARK_MODEL"])), "1", "file", "")

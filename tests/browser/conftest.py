@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync_playwright
 
-from benchmarks.strokes import Point
+from benchmarks.drawing.strokes import Point
 from tests.serving.conftest import Service, service, start_service, variant  # noqa: F401 - fixtures of the same names
 
 PATIENCE_MS = 60_000  # a loaded machine is slow; what is late is not wrong

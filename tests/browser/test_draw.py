@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
-from benchmarks.strokes import Point, strokes
+from benchmarks.drawing.strokes import Point, strokes
 from tests.processes import ROOT, wait_until
 
 from .conftest import OpenPage, digit_of, draw, first_of_each_class, inked

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.data import DataSet
+from pipeline.data.dataset import DataSet
 from pipeline.evaluation import Evaluation, evaluate, fit_temperature
 from pipeline.networks import Network, normalise
 

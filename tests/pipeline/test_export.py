@@ -8,7 +8,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from pipeline import evaluation, export
-from pipeline.data import DataSet, Digits
+from pipeline.data.dataset import DataSet, Digits
 from pipeline.export import ExportedNetwork, ParityError, check_contract, check_parity
 from pipeline.networks import DenseNet, MNISTConvNet, Network
 

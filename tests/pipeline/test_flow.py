@@ -15,10 +15,14 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from pipeline import export, illustrations, provenance, registry, report
+from pipeline import export
 from pipeline.__main__ import main
-from pipeline.data import DataSet, Digits
+from pipeline.data.dataset import DataSet, Digits
 from pipeline.recipes import RECIPES
+from pipeline.report import illustrations
+from pipeline.report import page as report
+from pipeline.tracking import registry
+from pipeline.training import fingerprint as provenance
 from tests.conftest import QUICK
 
 TRAIN = ["train", "--data", "tenth", "--recipe", "quick", "--minimum-accuracy", "0.93"]

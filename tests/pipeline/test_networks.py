@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.data import DataSet
+from pipeline.data.dataset import DataSet
 from pipeline.networks import DenseNet, MNISTConvNet, VGGNet, build, count_macs, count_parameters, normalise
 from pipeline.recipes import RECIPES
 

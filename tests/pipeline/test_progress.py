@@ -7,7 +7,7 @@ from rich.console import Console
 
 from pipeline import progress
 from pipeline.progress import EpochProgress, RunProgress
-from pipeline.training import Epoch
+from pipeline.training.loop import Epoch
 
 EPOCH = Epoch(1, 10, [], 0.5, 0.4, 0.9, 1e-3, 1000.0, 1.0)
 CPU = torch.device("cpu")

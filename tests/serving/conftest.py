@@ -17,7 +17,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from serving.model import Model
+from serving.model.onnx_file import Model
 from serving.settings import Settings
 from tests.processes import free_port, running, wait_until
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from serving.batching import IMAGES_PER_CALL
-from serving.model import Model
+from serving.inference.batching import IMAGES_PER_CALL
+from serving.model.onnx_file import Model
 from tests.processes import wait_until
 
 from .asking import RAW, ask, sentence, value

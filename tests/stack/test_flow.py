@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.model import Model
+from serving.model.onnx_file import Model
 
 from .compose import ROOT, docker, wait_for
 

@@ -1,0 +1,1 @@
+"""The drawing page: from pen up to the answer."""

@@ -1,0 +1,1 @@
+"""The service against other servers of the same model."""

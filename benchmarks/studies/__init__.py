@@ -1,0 +1,1 @@
+"""Single questions about training speed, each with its script."""

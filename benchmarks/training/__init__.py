@@ -1,0 +1,1 @@
+"""Training speed against the chapter's own code."""

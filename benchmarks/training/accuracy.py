@@ -1,0 +1,101 @@
+"""Accuracy and training time over seeds: `python -m benchmarks.training.accuracy --recipe default --seeds 3`.
+
+Each network is trained as the pipeline trains it, on the full MNIST of MNIST_DIR or on the bundled tenth, and read on
+all 10,000 test digits of the full set, once, after the last epoch. Prints a line a run, then a Markdown table.
+
+With --held-out, for choosing between recipes, the test digits are not read: 10,000 of the digits to train on are held
+out as well, and with the validation digits they judge what the others have taught.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does, before torch is imported
+import torch
+
+from pipeline.data import dataset as data
+from pipeline.data.dataset import DataSet, Digits
+from pipeline.evaluation import evaluate, fit_temperature
+from pipeline.networks import count_parameters
+from pipeline.recipes import find
+from pipeline.training.devices import choose_device, describe_device
+from pipeline.training.loop import epochs_of, train
+
+HELD_OUT = 10_000
+
+
+def main() -> None:
+    """Train, read, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", nargs="+", default=["default"], help="recipes, or TOML files of your own")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N")
+    parser.add_argument("--data", choices=["full", "tenth"], default="full")
+    parser.add_argument("--held-out", action="store_true", help="judge on held-out digits, not on test")
+    arguments = parser.parse_args()
+
+    full = data.load("full", Path(os.environ["MNIST_DIR"]), Path())
+    dataset = full if arguments.data == "full" else data.load("tenth", None, Path())
+    device = choose_device("auto")
+    print(f"torch {torch.__version__}, {describe_device(device)}, {arguments.data} MNIST, seeds 1-{arguments.seeds}")
+    if arguments.held_out:
+        hold_out(arguments.recipe, arguments.seeds, full, device)
+        return
+    rows = []
+    for name in arguments.recipe:
+        recipe = find(name)
+        validation, test, seconds, calibration = [], [], [], []
+        for seed in range(1, arguments.seeds + 1):
+            started = time.perf_counter()
+            epochs = epochs_of(recipe, tenth=arguments.data == "tenth")
+            network = train(recipe, epochs, dataset.train, dataset.validation, device, seed)
+            seconds.append(time.perf_counter() - started)
+            judged = evaluate(network, dataset.validation)
+            read = evaluate(network, full.read_test())
+            validation.append(100 * judged.accuracy())
+            test.append(100 * read.accuracy())
+            calibration.append((read.calibration_error(), read.calibration_error(fit_temperature(judged))))
+            print(
+                f"{name}, seed {seed}: validation {validation[-1]:.2f} %, test {test[-1]:.2f} %, {seconds[-1]:.0f} s, "
+                f"calibration error {calibration[-1][0]:.4f}, with temperature {calibration[-1][1]:.4f}",
+                flush=True,
+            )
+        rows.append(
+            f"| `{name}` | {count_parameters(network):,} | {epochs} | {spread(validation)} | {spread(test)} | "
+            f"{statistics.mean(seconds):.0f} | {statistics.mean(after for _, after in calibration):.4f} |"
+        )
+    print("\n| recipe | parameters | epochs | validation % | test % | seconds | calibration error |")
+    print("|---|---|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+def hold_out(names: list[str], seeds: int, full: DataSet, device: torch.device) -> None:
+    """Train on what is not held out; print the share of held-out digits read right, and their loss in nats."""
+    learned_from = full.train.images[:-HELD_OUT], full.train.labels[:-HELD_OUT]
+    held_out = Digits(
+        torch.cat([full.validation.images, full.train.images[-HELD_OUT:]]),
+        torch.cat([full.validation.labels, full.train.labels[-HELD_OUT:]]),
+    )
+    print(f"| recipe | epochs | of {len(held_out):,} held-out digits right % | loss, at the best temperature |")
+    print("|---|---|---|---|", flush=True)
+    for name in names:
+        recipe = find(name)
+        judged = [
+            evaluate(train(recipe, recipe.epochs, Digits(*learned_from), full.validation, device, seed), held_out)
+            for seed in range(1, seeds + 1)
+        ]
+        right = spread([100 * one.accuracy() for one in judged])
+        loss = statistics.mean(one.loss(fit_temperature(one)) for one in judged)
+        print(f"| `{recipe.name}` | {recipe.epochs} | {right} | {loss:.4f} |", flush=True)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The data set: found, checked by SHA-256, split."""

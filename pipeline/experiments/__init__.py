@@ -1,0 +1,1 @@
+"""Several runs side by side: recipes over seeds, one table, one chart."""

@@ -1,0 +1,137 @@
+"""Pictures of where the network is wrong, where it is unsure, and how far its confidence can be believed."""
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pipeline.data.dataset import Digits
+from pipeline.evaluation import Evaluation
+from pipeline.report.style import BLUE, GREY, ORANGE, canvas, panels, tile
+
+COLUMNS, MOST = 10, 40  # digits in a row, and in one picture
+FEW = 20  # digits in a bin, below which its accuracy says little
+
+
+def draw_confusion_matrix(test: Evaluation) -> Figure:
+    """Which test digit was taken for which, with counts."""
+    counts = test.confusion().numpy()
+    wrong = int(counts.sum() - np.trace(counts))
+    figure, (axes,) = panels(
+        8.6,
+        1,
+        1,
+        f"Which digit is taken for which: {wrong:,} of {counts.sum():,} test digits misread",
+        "Off the diagonal every count is a mistake; the darkest cells are the pairs that look alike.",
+    )
+    shown = np.where(np.eye(10, dtype=bool) | (counts == 0), np.nan, counts)
+    if wrong:
+        axes.imshow(shown, cmap="Blues", norm=LogNorm(vmin=0.5, vmax=max(2.0, 2 * float(np.nanmax(shown)))))
+    else:
+        axes.imshow(np.full((10, 10), np.nan), cmap="Blues")
+    for row in range(10):
+        for column in range(10):
+            if counts[row, column]:
+                axes.text(
+                    column, row, f"{counts[row, column]}", ha="center", va="center",
+                    color=GREY if row == column else "black", fontweight="normal" if row == column else "bold",
+                )  # fmt: skip
+    axes.set(xticks=range(10), yticks=range(10), xlabel="answer", ylabel="what it is")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def draw_misread(digits: Digits, test: Evaluation, temperature: float) -> Figure:
+    """The test digits that it got wrong, with label, answer and calibrated confidence, the most confident first."""
+    confidence, answers = test.probabilities(temperature).max(dim=1)
+    wrong = (~test.right()).nonzero().flatten()
+    shown = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST]
+    counted = f"{len(wrong):,} of {len(digits):,} test digits"
+    if not len(wrong):
+        title, how = f"What it got wrong: none of {len(digits):,} test digits", "There is nothing to show here."
+    else:
+        title = f"What it got wrong: {counted}, the most confident first"
+        how = "What it is, what it answered, how sure it was. Would you have known? Some labels are wrong themselves."
+        if len(shown) < len(wrong):
+            title = f"What it got wrong: {counted}, here the {len(shown)} it was most sure of"
+    words = [
+        (f"{digits.labels[place]} read as {answers[place]}", _percent(confidence[place]), "black")
+        for place in shown.tolist()
+    ]
+    return _gallery(title, how, digits.images[shown], words)
+
+
+def draw_least_sure(digits: Digits, test: Evaluation, temperature: float) -> Figure:
+    """The test digits that it is least sure of, right or wrong, with its two likeliest answers."""
+    probabilities, answers = test.probabilities(temperature).topk(2, dim=1)
+    shown = probabilities[:, 0].argsort(stable=True)[:MOST]
+    right = int(test.right()[shown].sum())
+    words = []
+    for place in shown.tolist():
+        likeliest = "  ".join(
+            f"{answer}: {share:.0%}"
+            for answer, share in zip(answers[place].tolist(), probabilities[place].tolist(), strict=True)
+        )
+        label = int(digits.labels[place])
+        wrong = label != int(answers[place, 0])
+        words.append((likeliest, f"a {label}, {'wrong' if wrong else 'right'}", ORANGE if wrong else "black"))
+    return _gallery(
+        f"What it is least sure of: {right} of these {len(shown)} test digits it reads right all the same",
+        "Its two likeliest answers, and below them what the digit is and whether the first answer is right.",
+        digits.images[shown],
+        words,
+    )
+
+
+def draw_reliability(test: Evaluation, temperature: float) -> Figure:
+    """Reliability diagrams before and after calibration: accuracy against confidence, over the test digits.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), figure 4.
+    """
+    before, after = test.calibration_error(), test.calibration_error(temperature)
+    figure, axes = panels(
+        6.2,
+        2,
+        2,
+        f"Can its confidence be believed? It is {100 * after:.2f} points off, {100 * before:.2f} before calibration",
+        f"On the line: of the digits it is 80 % sure of, 80 % are right. Pale: fewer than {FEW} digits, mostly chance.",
+        ratios=(3, 1),
+    )
+    for column, (name, at) in enumerate(
+        (("Before calibration", 1.0), (f"After, temperature {temperature:.2f}", temperature))
+    ):
+        counts, _, accuracy = (values.numpy() for values in test.reliability(at))
+        edges = np.linspace(0, 1, len(counts) + 1)
+        upper, lower = axes[column], axes[2 + column]
+        filled = counts > 0
+        bars = upper.bar(
+            edges[:-1][filled], accuracy[filled], 1 / len(counts), align="edge", color=BLUE, edgecolor="white"
+        )
+        for bar, count in zip(bars, counts[filled], strict=True):
+            bar.set_alpha(0.3 if count < FEW else 1.0)
+        upper.plot([0, 1], [0, 1], color=ORANGE, linestyle="--", linewidth=1.5, label="as sure as right")
+        upper.set(title=name, xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
+        upper.legend(frameon=False, loc="upper left")
+        lower.bar(edges[:-1], counts, 1 / len(counts), align="edge", color=GREY, edgecolor="white")
+        lower.set(xlim=(0, 1), yscale="log", ylim=(0.5, None), xlabel="confidence", ylabel="digits")
+        lower.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+        lower.minorticks_off()
+    return figure
+
+
+def _gallery(title: str, what_to_see: str, images: Tensor, words: list[tuple[str, str, str]]) -> Figure:
+    """Digits in rows, below each two lines of words in a colour."""
+    rows = max(1, -(-len(images) // COLUMNS))
+    figure, axes = canvas(1.36 * rows, title, what_to_see)
+    for place, (image, (above, below, colour)) in enumerate(zip(images, words, strict=True)):
+        left, top = 0.1 + 0.985 * (place % COLUMNS), 1.36 * (place // COLUMNS)
+        tile(axes, image.numpy(), left, top, 0.94, cmap="gray", vmin=0, vmax=255)
+        for line, text in enumerate((above, below)):
+            axes.text(left + 0.47, top + 1.03 + 0.16 * line, text, fontsize=8.5, ha="center", va="center", color=colour)
+    return figure
+
+
+def _percent(share: Tensor) -> str:
+    """Of a confidence; never 100 %, which none is."""
+    return f"{min(float(share), 0.999):.1%} sure"

@@ -1,0 +1,238 @@
+"""The report of a run: all its pictures with a sentence each, and its key numbers, in one HTML page.
+
+The page holds its pictures and needs nothing else: no script, no other file, no other host.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from string import Template
+
+import torch
+from matplotlib.figure import Figure
+from mlflow.entities import Run
+from torch import Tensor
+
+from pipeline.data.dataset import Digits
+from pipeline.evaluation import Evaluation
+from pipeline.networks import Network, normalise
+from pipeline.recipes import Recipe
+from pipeline.report.curves import draw_training_curves
+from pipeline.report.filters import draw_feature_maps, draw_filters, draw_growth, draw_second_layer
+from pipeline.report.mistakes import draw_confusion_matrix, draw_least_sure, draw_misread, draw_reliability
+from pipeline.report.style import render
+from pipeline.training.loop import Epoch
+from pipeline.training.schedule import learning_rates
+
+SEARCHED = 500  # test digits in which the second layer's favourite pieces are looked for
+# What each picture is about, and what it tells, by the name of its file; in this order.
+TOLD = {
+    "training-curves": (
+        "How it learned",
+        "In each epoch it saw every training digit once. The validation digits, from which it never learns, show "
+        "whether it understands digits or only remembers those it saw.",
+    ),
+    "filters": (
+        "What the first layer looks for",
+        "Each filter slides over the picture and answers where the ink lies as its weights do. Many have become "
+        "detectors of an edge or a line in one direction.",
+    ),
+    "filters-over-epochs": (
+        "How these filters grew",
+        "Nobody drew the filters. They began as random numbers, and each step of training moved them a little "
+        "towards fewer mistakes.",
+    ),
+    "second-layer-filters": (
+        "What the second layer looks for",
+        "A filter of the second layer does not see the picture, only what the first layer found in it. The pieces of "
+        "digits that it answers to most show what it makes of that: curves, corners, ends of strokes.",
+    ),
+    "feature-maps": (
+        "What the layers see in each digit",
+        "A feature map is a filter's answer at every place of the picture. In the first layer the digit is still easy "
+        "to see; the deeper the layer, the less a map shows the ink, and the more what kind of shape is there.",
+    ),
+    "confusion-matrix": (
+        "Which digits it mixes up",
+        "A row is what a digit is, a column what the network said. Mistakes gather where two digits look alike.",
+    ),
+    "misread-digits": (
+        "What it got wrong",
+        "The test digits that it misread, those first of which it was most sure. Some of them people misread as well, "
+        "and a few are labelled wrongly in MNIST.",
+    ),
+    "least-sure-digits": (
+        "What it is least sure of",
+        "Here its two likeliest answers lie close together. A service can send such digits to a person.",
+    ),
+    "reliability": (
+        "Whether its confidence is true",
+        "A network that is 80 % sure should be right four times out of five. Calibration divides its scores by one "
+        "number, the temperature, which is fitted on the validation digits.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a run: the name of its file (see `TOLD`), the titles that are written in it, and the PNG."""
+
+    name: str
+    words: str
+    png: bytes
+
+
+def draw(
+    recipe: Recipe,
+    network: Network,
+    epochs: Sequence[Epoch],
+    growth: Mapping[int, Tensor],
+    digits: Digits,
+    test: Evaluation,
+    temperature: float,
+) -> list[Picture]:
+    """All pictures of a run; a network without convolutions has none of filters and feature maps.
+
+    Args:
+        recipe: by which the network was trained.
+        network: as it was trained, on the CPU.
+        epochs: of its training.
+        growth: its first layer's weights over the epochs, as `train` gives them.
+        digits: of the test split.
+        test: the network's answers to them.
+        temperature: that makes its confidence true.
+    """
+    figures = {
+        "training-curves": draw_training_curves(epochs, learning_rates(recipe, epochs[-1].step)),
+        **_draw_layers(network, growth, digits),
+        "confusion-matrix": draw_confusion_matrix(test),
+        "misread-digits": draw_misread(digits, test, temperature),
+        "least-sure-digits": draw_least_sure(digits, test, temperature),
+        "reliability": draw_reliability(test, temperature),
+    }
+    return [
+        Picture(name, ". ".join(text.get_text() for text in figures[name].texts), render(figures[name]))
+        for name in TOLD
+        if name in figures
+    ]
+
+
+def _draw_layers(network: Network, growth: Mapping[int, Tensor], digits: Digits) -> dict[str, Figure]:
+    one_of_each = digits.images[[int((digits.labels == label).nonzero()[0]) for label in digits.labels.unique()]]
+    with torch.inference_mode():
+        _, maps = network.examine(normalise(one_of_each))
+    if not maps:
+        return {}
+    weights = [convolution.get_parameter("weight").detach() for convolution in network.convolutions]
+    figures = {
+        "filters": draw_filters(weights[0]),
+        "filters-over-epochs": draw_growth(growth),
+        "feature-maps": draw_feature_maps(one_of_each, maps),
+    }
+    if len(maps) > 1:
+        few = digits.images[:SEARCHED]
+        with torch.inference_mode():
+            _, answers = network.examine(normalise(few))
+        figures["second-layer-filters"] = draw_second_layer(weights[0], weights[1], few, answers[1])
+    return figures
+
+
+def describe(run: Run) -> dict[str, str]:
+    """A run's key numbers in words, as its parameters, metrics and tags have them; those it lacks are left out."""
+    numbers, tags = run.data.metrics, run.data.tags
+    told = {
+        "Test accuracy": _format(numbers, "test_accuracy", "{:.2%}"),
+        "Validation accuracy": _format(numbers, "final_validation_accuracy", "{:.2%}"),
+        "More than the dense network": _format(numbers, "test_accuracy_over_dense", "{:+.2%} of the test digits"),
+        "Loss on the test digits": _format(numbers, "test_loss", "{:.4f} nats"),
+        "Temperature": _format(numbers, "temperature", "{:.3f}"),
+        "Calibration error": _format(numbers, "test_calibration_error", "{:.4f}"),
+        "Calibration error before": _format(numbers, "test_calibration_error_before", "{:.4f}"),
+        "Parameters": _format(numbers, "parameters", "{:,.0f}"),
+        "Multiply-accumulates per digit": _format(numbers, "macs", "{:,.0f}"),
+        "Epochs": _format(numbers, "epochs", "{:.0f}"),
+        "Training time": _format(numbers, "training_seconds", "{:,.0f} s"),
+        "Digits a second": _format(numbers, "training_images_per_second", "{:,.0f}"),
+        "Seed": run.data.params.get("seed", ""),
+        "Data": ", ".join(filter(None, [tags.get("data"), tags.get("data_source")])),
+        "Device": tags.get("device", ""),
+        "Commit": tags.get("git_commit", ""),
+        "Run": run.info.run_id,
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _format(numbers: Mapping[str, float], name: str, how: str) -> str:
+    return how.format(numbers[name]) if name in numbers else ""
+
+
+def write(title: str, about: str, warning: str, numbers: Mapping[str, str], pictures: Sequence[Picture]) -> str:
+    """The page as HTML, with the pictures in it.
+
+    Args:
+        title: its heading.
+        about: a sentence below it; may be empty.
+        warning: what a reader must know before the numbers; may be empty.
+        numbers: what the table holds, by name.
+        pictures: in their order.
+    """
+    rows = [f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in numbers.items()]
+    return PAGE.substitute(
+        title=escape(title),
+        about=f"<p>{escape(about)}</p>\n" if about else "",
+        warning=f'<p class="warning">{escape(warning)}</p>\n' if warning else "",
+        rows="\n".join(rows),
+        pictures="\n".join(map(_write_picture, pictures)),
+    )
+
+
+def _write_picture(picture: Picture) -> str:
+    heading, sentence = TOLD[picture.name]
+    data = b64encode(picture.png).decode()
+    return f"""<h2 id="{picture.name}">{escape(heading)}</h2>
+<p>{escape(sentence)}</p>
+<div class="picture" tabindex="0" role="group" aria-labelledby="{picture.name}">
+<img src="data:image/png;base64,{data}" alt="{escape(picture.words)}">
+</div>"""
+
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --ink: #1b1b1b; --quiet: #595959; --paper: #fff; --line: #ddd; --mark: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ececec; --quiet: #b0b0b0; --paper: #16181a; --line: #3a3d40; --mark: #56b4e9; }
+}
+body { margin: 0 auto; padding: 1rem; max-width: 75rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+h1 { margin: 0.5rem 0 0; font-size: 1.7rem; line-height: 1.2; }
+h2 { margin: 2.5rem 0 0; font-size: 1.25rem; }
+p { margin: 0.4rem 0 0.8rem; max-width: 46rem; }
+.warning { border-left: 4px solid #d55e00; padding-left: 0.7rem; }
+table { width: 100%; max-width: 46rem; border-collapse: collapse; }
+th, td { padding: 0.3rem 0.5rem 0.3rem 0; border-bottom: 1px solid var(--line); text-align: left; }
+th { width: 45%; color: var(--quiet); font-weight: normal; vertical-align: top; }
+td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+tr:first-child td { font-size: 1.3rem; font-weight: bold; }
+/* A picture stays large enough to be read: on a phone it scrolls sideways within its frame. */
+.picture { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; background: #fff; }
+.picture:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
+img { display: block; width: 100%; min-width: 45rem; height: auto; }
+</style>
+</head>
+<body>
+<main>
+<h1>$title</h1>
+$about$warning<table aria-label="The run in numbers">
+$rows
+</table>
+$pictures
+</main>
+</body>
+</html>
+""")

@@ -1,0 +1,1 @@
+"""Training: one run as a value, the loop, and what the loop is made of."""

@@ -1,0 +1,1 @@
+"""Bodies and pictures to uint8 images."""

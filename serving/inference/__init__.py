@@ -1,0 +1,1 @@
+"""From images to answers: one queue, shared calls of ONNX Runtime, explanations."""

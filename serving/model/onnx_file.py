@@ -1,0 +1,204 @@
+"""One ONNX file, verified against the contract and its own golden batch before anyone may ask it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from serving.model.pruning import keep_outputs
+
+CONTRACT = "1"
+GOLDEN_TOLERANCE = 1e-4
+WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32)
+TEXTS = ("run_id", "recipe", "network", "data", "data_digest", "code_digest", "fingerprint", "created")
+NUMBERS = ("parameters", "mean", "std", "temperature", "validation_accuracy", "test_accuracy")
+
+Images = NDArray[np.uint8]
+Probabilities = NDArray[np.float32]
+
+
+class ModelError(Exception):
+    """A file that is not served; the message is one sentence that names the file and the reason."""
+
+
+class UnreadableError(ModelError):
+    """The file cannot be read now; it may be as good as ever when it can."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A verified model, ready to answer; safe to call from several threads at once.
+
+    Attributes:
+        path: the file it was loaded from.
+        digest: SHA-256 of the file, in hexadecimal.
+        metadata: what training wrote into the file, all strings, the golden batch left out.
+        feature_maps: the outputs `conv1`, `conv2`, … that the file has, in this order; `predict` does without them.
+        seconds_per_image: fastest time seen while warming up, for one image of a batch of 8.
+        content: the file as it was verified; what is in `path` may be another one by now.
+    """
+
+    path: Path
+    digest: str
+    metadata: dict[str, str]
+    feature_maps: tuple[str, ...]
+    seconds_per_image: float
+    content: bytes = field(repr=False)
+    _session: onnxruntime.InferenceSession
+
+    @classmethod
+    def load(cls, path: Path, threads: int = 1) -> Self:
+        """Load, verify and warm up the model in `path`.
+
+        Args:
+            path: a `model.onnx` as `pipeline export` writes it.
+            threads: ONNX Runtime's threads within one call.
+
+        Raises:
+            UnreadableError: the file is missing, or may not be read.
+            ModelError: it is not ONNX, breaks the contract, or fails its golden batch.
+        """
+        content, session = _open(path, threads)
+        metadata = dict(session.get_modelmeta().custom_metadata_map)
+        if (contract := metadata.get("contract")) != CONTRACT:
+            raise ModelError(f"{path} has contract version {contract!r}, but this service needs {CONTRACT!r}.")
+        _check_signature(path, session)
+        _check_metadata(path, metadata)
+        images, expected = _golden_batch(path, metadata)
+        maps = _feature_maps(session)
+        try:
+            session = open_session(keep_outputs(content, "probabilities"), threads)
+        except Exception as error:
+            raise ModelError(f"{path} cannot be loaded with probabilities alone: {_one_line(error)}.") from error
+        kept = {name: value for name, value in metadata.items() if not name.startswith("golden_")}
+        model = cls(path, hashlib.sha256(content).hexdigest(), kept, maps, 0.0, content, session)
+        model._check_golden_batch(images, expected)
+        object.__setattr__(model, "seconds_per_image", model._warm_up())
+        return model
+
+    def predict(self, images: Images) -> Probabilities:
+        """Compute the calibrated probabilities of the ten digits.
+
+        Args:
+            images: uint8 `[batch, 28, 28]`, 0 = background, 255 = ink; at least one.
+
+        Returns:
+            float32 `[batch, 10]`, rows sum to 1.
+        """
+        return np.asarray(self._session.run(["probabilities"], {"images": images})[0], np.float32)
+
+    def _check_golden_batch(self, images: Images, expected: Probabilities) -> None:
+        try:
+            found = self.predict(images)
+        except Exception as error:
+            raise ModelError(f"{self.path} fails on its golden batch: {_one_line(error)}.") from error
+        if found.shape != expected.shape:
+            raise ModelError(
+                f"{self.path} fails its golden batch: it answers {found.shape} where {expected.shape} was exported."
+            )
+        # Written so that a NaN counts as a difference.
+        if not (difference := float(np.abs(found - expected).max())) <= GOLDEN_TOLERANCE:
+            raise ModelError(
+                f"{self.path} fails its golden batch: probabilities differ by {difference:.2g}, "
+                f"at most {GOLDEN_TOLERANCE:g} is allowed."
+            )
+        if (wrong := int((found.argmax(1) != expected.argmax(1)).sum())) > 0:
+            raise ModelError(f"{self.path} fails its golden batch: {wrong} of {len(images)} labels differ.")
+
+    def _warm_up(self) -> float:
+        fastest = float("inf")
+        for batch in (*WARM_UP_BATCHES, 8, 8, 8):
+            images = np.zeros((batch, 28, 28), np.uint8)
+            started = time.perf_counter()
+            self.predict(images)
+            if batch == 8:
+                fastest = min(fastest, (time.perf_counter() - started) / batch)
+        return fastest
+
+
+def number(name: str, text: str) -> int | float:
+    """Read one of the metadata `NUMBERS`; raises ValueError when `text` is none of the kind that `name` has."""
+    return int(text) if name == "parameters" else float(text)
+
+
+def _open(path: Path, threads: int) -> tuple[bytes, onnxruntime.InferenceSession]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadableError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        return content, open_session(content, threads)
+    except Exception as error:
+        raise ModelError(f"{path} is not an ONNX model that can be loaded: {_one_line(error)}.") from error
+
+
+def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Give the ONNX file `content` to ONNX Runtime, with this many threads within one call."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # From memory, not from the path: a model that keeps its weights in a second file is refused.
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _check_signature(path: Path, session: onnxruntime.InferenceSession) -> None:
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+    if list(inputs) != ["images"] or inputs["images"].type != "tensor(uint8)":
+        found = ", ".join(f"{node.name}: {node.type}" for node in inputs.values())
+        raise ModelError(f"{path} takes ({found}), but the contract is one input images: tensor(uint8).")
+    batch, *rest = inputs["images"].shape
+    if isinstance(batch, int) or rest != [28, 28]:
+        raise ModelError(
+            f"{path} takes images {inputs['images'].shape}, but the contract is [batch, 28, 28] with a free batch."
+        )
+    answer = outputs.get("probabilities")
+    if answer is None or answer.type != "tensor(float)" or answer.shape[1:] != [10]:
+        found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in outputs.values())
+        raise ModelError(f"{path} gives ({found}), but the contract is probabilities: tensor(float) [batch, 10].")
+
+
+def _feature_maps(session: onnxruntime.InferenceSession) -> tuple[str, ...]:
+    maps = [node.name for node in session.get_outputs() if re.fullmatch(r"conv[1-9]\d*", node.name)]
+    return tuple(sorted(maps, key=lambda name: int(name.removeprefix("conv"))))
+
+
+def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
+    for name in (*TEXTS, *NUMBERS):
+        if not metadata.get(name):
+            raise ModelError(f"{path} lacks the metadata {name!r} that the contract asks for.")
+    for name in NUMBERS:
+        try:
+            number(name, metadata[name])
+        except ValueError:
+            kind = "whole number" if name == "parameters" else "number"
+            raise ModelError(f"{path} has the metadata {name}={metadata[name]!r}, not a {kind}.") from None
+
+
+def _golden_batch(path: Path, metadata: dict[str, str]) -> tuple[Images, Probabilities]:
+    arrays = []
+    for name, dtype, width in (("golden_images", "u1", 784), ("golden_probabilities", "<f4", 10)):
+        try:
+            content = base64.b64decode(metadata[name], validate=True)
+            arrays.append(np.frombuffer(content, dtype).reshape(-1, width))
+        except (KeyError, binascii.Error, ValueError):
+            raise ModelError(f"{path} has no readable golden batch: {name} is missing or damaged.") from None
+    images, expected = arrays
+    if not 0 < len(images) == len(expected):
+        raise ModelError(f"{path} has no usable golden batch: {len(images)} images and {len(expected)} answers.")
+    return images.reshape(-1, 28, 28), expected.astype(np.float32)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:300]

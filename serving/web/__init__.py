@@ -1,0 +1,1 @@
+"""HTTP: routes, bodies, connections, pages and the OpenAPI document."""

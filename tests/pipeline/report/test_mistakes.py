@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import same_color
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pipeline.data.dataset import DataSet, Digits
+from pipeline.evaluation import Evaluation, evaluate
+from pipeline.networks import Network
+from pipeline.report import mistakes
+from pipeline.report.style import ORANGE, render
+
+PERFECT = Evaluation(9 * torch.eye(10), torch.arange(10))
+
+
+@pytest.fixture
+def test_split(tenth: DataSet) -> Digits:
+    return tenth.read_test()
+
+
+@pytest.fixture
+def test(network: Network, test_split: Digits) -> Evaluation:
+    return evaluate(network, test_split)
+
+
+def words(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def title(figure: Figure) -> str:
+    return figure.texts[0].get_text()
+
+
+def answers(*confident: tuple[int, int, float]) -> tuple[Digits, Evaluation]:
+    """Digits and answers: of each the label, the answer and its confidence; the rest of it is for the next digit."""
+    probabilities = torch.full((len(confident), 10), 1e-6)
+    for row, (_, answer, confidence) in enumerate(confident):
+        probabilities[row, answer], probabilities[row, (answer + 1) % 10] = confidence, 1 - confidence
+    labels = torch.tensor([label for label, _, _ in confident])
+    images = torch.arange(len(confident), dtype=torch.uint8)[:, None, None].expand(-1, 28, 28)
+    return Digits(images, labels), Evaluation(probabilities.log(), labels)
+
+
+def numbers_of(figure: Figure) -> list[int]:
+    """Which digits of `answers` are shown."""
+    return [int(np.asarray(image.get_array())[0, 0]) for image in figure.axes[0].images]
+
+
+def test_confusion_matrix_counts() -> None:
+    logits = torch.eye(10)[torch.tensor([1, 7, 7])]
+    figure = mistakes.draw_confusion_matrix(Evaluation(logits, torch.tensor([1, 1, 7])))
+    assert "1 of 3 test digits misread" in title(figure)
+    assert sorted(words(figure)) == ["1", "1", "1"]
+
+
+def test_misread_digits_are_the_wrong_ones_the_most_confident_first() -> None:
+    digits, test = answers((3, 3, 0.99), (4, 9, 0.6), (2, 7, 0.9), (5, 5, 0.5), (0, 6, 0.75))
+    figure = mistakes.draw_misread(digits, test, 1.0)
+    assert numbers_of(figure) == [2, 4, 1]
+    assert words(figure) == ["2 read as 7", "90.0% sure", "0 read as 6", "75.0% sure", "4 read as 9", "60.0% sure"]
+    assert "3 of 5 test digits" in title(figure)
+
+
+def test_confidence_is_the_calibrated_one_and_never_100_percent() -> None:
+    digits, test = answers((4, 9, 0.9))
+    confidence = float(test.probabilities(2.0).max())
+    assert words(mistakes.draw_misread(digits, test, 2.0))[1] == f"{confidence:.1%} sure"
+    assert words(mistakes.draw_misread(digits, test, 0.1))[1] == "99.9% sure"
+
+
+def test_of_many_mistakes_the_most_confident_are_shown_and_the_title_says_so(
+    test_split: Digits, test: Evaluation
+) -> None:
+    blind = Evaluation(-test.logits, test.labels)
+    figure = mistakes.draw_misread(test_split, blind, 1.0)
+    wrong = int((~blind.right()).sum())
+    assert len(figure.axes[0].images) == mistakes.MOST
+    assert f"{wrong:,} of 1,000 test digits, here the 40 it was most sure of" in title(figure)
+    assert render(figure)
+
+
+def test_misread_digits_of_a_trained_network(test_split: Digits, test: Evaluation) -> None:
+    figure = mistakes.draw_misread(test_split, test, 1.0)
+    wrong = int((~test.right()).sum())
+    assert 0 < wrong <= mistakes.MOST
+    assert len(figure.axes[0].images) == wrong
+    assert render(figure)
+
+
+def test_least_sure_digits_come_with_two_answers_and_whether_the_first_is_right() -> None:
+    digits, test = answers((3, 3, 0.99), (4, 9, 0.6), (2, 7, 0.9), (5, 5, 0.55))
+    figure = mistakes.draw_least_sure(digits, test, 1.0)
+    assert numbers_of(figure) == [3, 1, 2, 0]
+    assert words(figure)[:4] == ["5: 55%  6: 45%", "a 5, right", "9: 60%  0: 40%", "a 4, wrong"]
+    colours = [text.get_color() for text in figure.axes[0].texts]
+    assert [same_color(colour, ORANGE) for colour in colours] == [False] * 2 + [True] * 4 + [False] * 2
+    assert "2 of these 4 test digits" in title(figure)
+
+
+def test_reliability_is_drawn_before_and_after_calibration() -> None:
+    # ten answers, each 70 % sure, six of them right: before; at another temperature the confidence moves
+    probabilities = torch.full((10, 10), 0.3 / 9)
+    probabilities[:, 0] = 0.7
+    test = Evaluation(probabilities.log(), torch.tensor([0] * 6 + [1] * 4))
+    figure = mistakes.draw_reliability(test, 1.6)
+    before, after, counts_before, _ = figure.axes
+    heights: list[list[tuple[float, float]]] = [
+        [(round(bar.get_x(), 6), bar.get_height()) for bar in axes.patches] for axes in (before, after)
+    ]
+    assert heights[0] == [(round(10 / 15, 6), pytest.approx(0.6))]
+    confidence = float(test.probabilities(1.6).max())
+    assert heights[1] == [(round(int(confidence * 15) / 15, 6), pytest.approx(0.6))]
+    assert max(bar.get_height() for bar in counts_before.patches) == 10
+    assert f"{100 * test.calibration_error(1.6):.2f} points off, 10.00 before" in title(figure)
+    assert "1.60" in after.get_title(loc="left")
+    assert render(figure)
+
+
+def test_a_network_without_a_mistake_can_be_drawn() -> None:
+    digits = Digits(torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10))
+    assert render(mistakes.draw_confusion_matrix(PERFECT))
+    figure = mistakes.draw_misread(digits, PERFECT, 1.0)
+    assert "none of 10 test digits" in title(figure)
+    assert render(figure)
+    assert render(mistakes.draw_least_sure(digits, PERFECT, 1.0))
+    assert render(mistakes.draw_reliability(PERFECT, 1.0))
+
+
+def test_bins_with_few_digits_are_pale() -> None:
+    def shade(copies: int) -> float | None:
+        figure = mistakes.draw_reliability(_repeated(copies), 1.0)
+        alpha = figure.axes[0].patches[0].get_alpha()
+        assert alpha is None or isinstance(alpha, float)
+        return alpha
+
+    assert shade(mistakes.FEW - 1) == 0.3
+    assert shade(mistakes.FEW) == 1.0
+
+
+def _repeated(copies: int) -> Evaluation:
+    logits: Tensor = torch.zeros(copies, 10)
+    logits[:, 3] = 2.0
+    return Evaluation(logits, torch.full((copies,), 3))

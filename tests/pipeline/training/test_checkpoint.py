@@ -1,0 +1,170 @@
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.data.dataset import DataSet, Digits
+from pipeline.networks import Network
+from pipeline.recipes import Augmentation, MNISTConvNet
+from pipeline.training.checkpoint import Checkpoint, CheckpointError
+from pipeline.training.loop import Epoch, train
+from tests.conftest import QUICK
+
+EVERYTHING = replace(  # all that has a state: schedule, average, and random numbers of three kinds
+    QUICK,
+    network=MNISTConvNet(dropout=0.3),
+    averaging=0.9,
+    weight_decay=0.01,
+    augmentation=Augmentation(10, 0.1, 8, 2),
+)
+MARK = "f" * 64
+
+
+class After:
+    """A reporter that does something after so many steps, and keeps what training tells."""
+
+    def __init__(self, steps: int, act: Callable[[], None]) -> None:
+        self._left, self._act = steps, act
+        self.resumed: tuple[int, int] | None = None
+        self.epochs: list[Epoch] = []
+
+    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
+        self.resumed, self.epochs = (len(epochs), images), list(epochs)
+
+    def step(self, images: int, loss: Tensor) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._act()
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.epochs.append(epoch)
+
+
+def be_killed() -> None:
+    raise MemoryError  # nothing is saved: as after kill -9, only the files are left
+
+
+def be_stopped() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def few(tenth: DataSet) -> Digits:
+    return Digits(tenth.train.images[:640], tenth.train.labels[:640])
+
+
+def trained(
+    few: Digits, reporter: After, checkpoint: Checkpoint | None, growth: dict[int, Tensor] | None = None
+) -> Network:
+    return train(EVERYTHING, 3, few, few, torch.device("cpu"), 1, [reporter], checkpoint, growth=growth)
+
+
+@pytest.mark.parametrize(
+    ("steps", "act", "error", "resumed"),
+    [
+        (15, be_killed, MemoryError, (1, 0)),  # ten steps are an epoch
+        (15, be_stopped, KeyboardInterrupt, (1, 5 * 64)),
+        (20, be_stopped, KeyboardInterrupt, (1, 10 * 64)),
+        (3, be_stopped, KeyboardInterrupt, (0, 3 * 64)),
+    ],
+)
+def test_training_that_was_cut_off_ends_with_the_same_weights(
+    steps: int,
+    act: Callable[[], None],
+    error: type[BaseException],
+    resumed: tuple[int, int],
+    few: Digits,
+    tmp_path: Path,
+) -> None:
+    whole = After(0, be_killed)
+    grown: dict[int, Tensor] = {}
+    expected = trained(few, whole, None, grown).state_dict()
+    file = tmp_path / "some" / "run.pt"
+    with pytest.raises(error):
+        trained(few, After(steps, act), Checkpoint(file, MARK))
+    torch.manual_seed(99)  # whatever happens between the two processes
+    again = After(0, be_killed)
+    grown_again: dict[int, Tensor] = {}
+    weights = trained(few, again, Checkpoint(file, MARK), grown_again).state_dict()
+    assert again.resumed == resumed
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert list(grown_again) == list(grown) == [0, 1, 2, 3]
+    assert all(torch.equal(grown_again[epoch], grown[epoch]) for epoch in grown)
+    strip = [replace(epoch, seconds=0, images_per_second=0) for epoch in whole.epochs]
+    assert [replace(epoch, seconds=0, images_per_second=0) for epoch in again.epochs] == strip
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_that_comes_while_an_epoch_is_judged_is_not_lost(few: Digits, tmp_path: Path, epoch: int) -> None:
+    class Stopped(After):
+        def epoch(self, epoch_: Epoch) -> None:
+            super().epoch(epoch_)
+            if epoch_.number == epoch:
+                be_stopped()
+
+    expected = trained(few, After(0, be_killed), None).state_dict()
+    file = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        trained(few, Stopped(0, be_killed), Checkpoint(file, MARK))
+    again = After(0, be_killed)
+    weights = trained(few, again, Checkpoint(file, MARK)).state_dict()
+    assert again.resumed == (epoch, 0)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_finished_training_is_not_repeated(few: Digits, tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    expected = trained(few, After(0, be_killed), Checkpoint(file, MARK)).state_dict()
+    weights = trained(few, After(1, be_killed), Checkpoint(file, MARK)).state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_damaged_checkpoint_is_refused_by_name(keep: int, tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    Checkpoint(file, MARK).save({"steps": torch.zeros(1000)})
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(
+        CheckpointError, match=f"The checkpoint {file} is damaged: delete it, or start over with --fresh"
+    ):
+        Checkpoint(file, MARK)
+
+
+def test_checkpoint_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    Checkpoint(file, MARK).save({})
+    with pytest.raises(CheckpointError, match=f"{file} belongs to another recipe"):
+        Checkpoint(file, "e" * 64)
+
+
+def test_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "run.pt"
+    checkpoint = Checkpoint(file, MARK)
+    checkpoint.run_id = "run"
+    checkpoint.save({"steps": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # no file may grow beyond: as on a full disk
+    try:
+        with caplog.at_level(logging.WARNING, logger="pipeline"):
+            checkpoint.save({"steps": 2, "weights": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "could not be saved (" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
+    kept = Checkpoint(file, MARK)
+    assert (kept.state, kept.run_id) == ({"steps": 1}, "run")
+
+
+def test_checkpoint_is_removed(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.pt", MARK)
+    checkpoint.remove()
+    checkpoint.save({})
+    checkpoint.remove()
+    assert not list(tmp_path.iterdir())

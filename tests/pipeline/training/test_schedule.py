@@ -1,0 +1,35 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline.data.dataset import DataSet, Digits
+from pipeline.recipes import DenseNet
+from pipeline.training.loop import train
+from pipeline.training.schedule import learning_rates
+from tests.conftest import QUICK
+from tests.pipeline.training.test_loop import Witness
+
+DENSE = replace(QUICK, network=DenseNet())
+
+
+@pytest.mark.parametrize("one_cycle", [True, False])
+def test_learning_rates_are_those_that_training_takes(one_cycle: bool, tenth: DataSet) -> None:
+    few = Digits(tenth.train.images[:640], tenth.train.labels[:640])
+    recipe, witness = replace(DENSE, one_cycle=one_cycle), Witness()
+    train(recipe, 4, few, few, torch.device("cpu"), 1, [witness])
+    rates = learning_rates(recipe, 40)
+    assert len(rates) == 40
+    assert [rates[epoch.step] for epoch in witness.epochs[:-1]] == [
+        epoch.learning_rate for epoch in witness.epochs[:-1]
+    ]
+
+
+def test_one_cycle_rises_to_the_recipes_rate_and_falls_to_nearly_nothing() -> None:
+    rates = learning_rates(DENSE, 100)
+    peak = rates.index(max(rates))
+    assert rates[peak] == pytest.approx(DENSE.learning_rate, rel=0.01)
+    assert peak == pytest.approx(DENSE.warm_up * 100, abs=1)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < rates[0] < rates[peak]

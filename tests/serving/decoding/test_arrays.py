@@ -1,0 +1,121 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.decoding.arrays import RequestError, from_json, from_raw
+
+IMAGE = [[0] * 28 for _ in range(28)]
+
+
+def body(images: Any) -> bytes:
+    return json.dumps({"images": images}).encode()
+
+
+def with_pixel(value: Any) -> list[list[Any]]:
+    image: list[list[Any]] = [list(row) for row in IMAGE]
+    image[3][5] = value
+    return image
+
+
+def test_json_gives_the_images_that_were_sent(test_digits: tuple[np.ndarray, np.ndarray]) -> None:
+    sent = test_digits[0][:7]
+    decoded = from_json(body(sent.tolist()), 7)
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, sent)
+
+
+def test_raw_gives_the_images_that_were_sent(test_digits: tuple[np.ndarray, np.ndarray]) -> None:
+    sent = test_digits[0][:7]
+    decoded = from_raw(sent.tobytes(), 7)
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, sent)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"images",
+        b'{"images": [NaN]}',
+        b'{"images": [[[01]]]}',
+        b"[" * 5000 + b"]" * 5000,
+    ],
+)
+def test_what_is_not_json_is_malformed(content: bytes) -> None:
+    with pytest.raises(RequestError, match=r"^the body is not JSON ") as refused:
+        from_json(content, 10)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"null", "not an object with the one field images"),
+        (b"[]", "not an object with the one field images"),
+        (b"{}", "not an object with the one field images"),
+        (b'{"image": []}', "not an object with the one field images"),
+        (b'{"images": [], "more": 1}', "not an object with the one field images"),
+        (body([[0] * 28] * 27), r"images\[0\]\[0\] is 0, not a row"),
+        (body(IMAGE[0]), r"images\[0\] is 0, not 28 rows"),
+        (body(IMAGE), "a single image must be in a list, too"),
+        (body([[IMAGE]]), r"images\[0\] is a list of 1, not 28 rows"),
+        (body(28), "images is 28, not a list"),
+        (body([28]), r"images\[0\] is 28, not 28 rows"),
+        (body([[28] * 28]), r"images\[0\]\[0\] is 28, not a row"),
+        (body("text"), 'images is "text", not a list'),
+        (body({"0": IMAGE}), "images is an object, not a list"),
+        (body(None), "images is null, not a list"),
+        (body([]), "images is empty"),
+        (body([[]]), r"images\[0\] is a list of 0"),
+        (body([IMAGE, IMAGE[:27]]), r"images\[1\] is a list of 27, not 28 rows"),
+        (body([[*IMAGE, IMAGE[0]]]), r"images\[0\] is a list of 29, not 28 rows"),
+        (body([[*IMAGE[:27], IMAGE[0][:27]]]), r"images\[0\]\[27\] is a list of 27"),
+        (body([[*IMAGE[:27], "\0" * 28]]), r"images\[0\]\[27\] is "),
+        (body([[*IMAGE[:26], [0] * 27, [0] * 29]]), r"images\[0\]\[26\] is a list of 27"),
+        (body([IMAGE, with_pixel(256)]), r"images\[1\]\[3\]\[5\] is 256, not an integer from 0 to 255"),
+        (body([with_pixel(300)]), r"is 300, not"),
+        (body([with_pixel(-1)]), r"is -1, not"),
+        (body([with_pixel(2**63)]), r"is 9223372036854775808, not"),
+        (body([with_pixel(2**70)]), r"not an integer"),
+        (body([with_pixel(0.5)]), r"is 0.5, not"),
+        (body([with_pixel(7.0)]), r"is 7.0, not"),
+        (body([with_pixel("7")]), r'is "7", not'),
+        (body([with_pixel(None)]), r"is null, not"),
+        (body([with_pixel([0])]), r"is a list of 1, not"),
+        (body([with_pixel(True)]), r"is true, not"),
+        (body([with_pixel(False)]), r"is false, not"),
+        (body([with_pixel(1)]).replace(b"1", b"1e2"), r"is 100.0, not"),
+    ],
+)
+def test_another_shape_or_value_is_refused(content: bytes, said: str) -> None:
+    with pytest.raises(RequestError, match=said) as refused:
+        from_json(content, 100)
+    assert refused.value.status == 422
+    assert "expected" in refused.value.sentence
+    assert refused.value.sentence.endswith(".")
+
+
+def test_a_number_beyond_doubles_is_refused() -> None:
+    with pytest.raises(RequestError) as refused:
+        from_json(body([with_pixel(1)]).replace(b"1", b"1e400"), 10)
+    assert refused.value.status in (400, 422)
+
+
+@pytest.mark.parametrize("size", [0, 1, 783, 785, 784 * 2 + 1])
+def test_a_broken_number_of_raw_bytes_is_refused(size: int) -> None:
+    with pytest.raises(RequestError, match=rf"^{size} bytes are not a whole number of images") as refused:
+        from_raw(bytes(size), 10)
+    assert refused.value.status == 422
+
+
+def test_the_limit_itself_is_taken_and_one_more_is_not() -> None:
+    assert len(from_json(body([IMAGE] * 3), 3)) == 3
+    assert len(from_raw(bytes(784 * 3), 3)) == 3
+    for refuse in (lambda: from_json(body([IMAGE] * 4), 3), lambda: from_raw(bytes(784 * 4), 3)):
+        with pytest.raises(RequestError, match=r"^4 images are too many: at most 3") as refused:
+            refuse()
+        assert refused.value.status == 413
