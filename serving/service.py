@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
+from serving.contract import Images
 from serving.inference.batching import Batcher
 from serving.inference.cores import usable_cores
 from serving.inference.explain import Explainer
-from serving.model.onnx_file import Images
 from serving.model.store import Store
 from serving.monitoring.metrics import Metrics
 from serving.settings import SettingsError, read_settings

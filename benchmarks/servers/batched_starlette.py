@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from serving.contract import Images
 from serving.decoding import arrays as images
-from serving.decoding.arrays import RequestError
+from serving.errors import RequestError
 from serving.inference.batching import Batcher
-from serving.model.onnx_file import Images, Model
+from serving.model.onnx_file import Model
 from serving.model.store import Served
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings

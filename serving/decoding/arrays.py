@@ -8,33 +8,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.model.onnx_file import Images
+from serving.contract import PIXELS, SIDE, Images
+from serving.errors import RequestError
 
-SIDE = 28
-PIXELS = SIDE * SIDE
 # Decoded JSON may take twenty times the memory of its text: larger bodies are looked at before they are decoded.
 LARGE_BYTES = 2**20
-# A status that no client sees: as nginx has it, for those that hung up.
-HUNG_UP = 499
 EXPECTED = 'expected {"images": [...]}, each image 28 rows of 28 integers from 0 to 255'
-
-
-class RequestError(Exception):
-    """A request that gets an error for an answer.
-
-    Args:
-        status: the HTTP status.
-        sentence: what was wrong and what is expected.
-        headers: further headers of the answer.
-        reason: as what it is counted, where the status does not tell.
-    """
-
-    def __init__(self, status: int, sentence: str, *headers: tuple[bytes, bytes], reason: str | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = sentence
-        self.headers = headers
-        self.reason = reason
 
 
 def check_count(count: int, max_images: int) -> None:

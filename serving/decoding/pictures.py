@@ -18,8 +18,9 @@ from PIL import Image, ImageOps
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
-from serving.decoding.arrays import SIDE, RequestError, check_count
-from serving.model.onnx_file import Images
+from serving.contract import SIDE, Images
+from serving.decoding.arrays import check_count
+from serving.errors import RequestError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 BOX = 20

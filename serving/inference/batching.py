@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serving.contract import Images, Probabilities
 from serving.inference.cores import usable_cores
-from serving.model.onnx_file import Images, Model, Probabilities
+from serving.model.onnx_file import Model
 from serving.model.store import Served
 from serving.monitoring.metrics import Metrics
 

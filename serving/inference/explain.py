@@ -18,10 +18,11 @@ import onnxruntime
 import orjson
 from numpy.typing import NDArray
 
-from serving.decoding.arrays import SIDE, RequestError
+from serving.contract import SIDE, Images, Probabilities
 from serving.decoding.pictures import FAINTEST
+from serving.errors import RequestError
 from serving.inference.batching import IMAGES_PER_CALL, NoModelError, OverloadedError
-from serving.model.onnx_file import Images, Model, Probabilities, open_session
+from serving.model.onnx_file import Model, open_session
 from serving.model.pruning import keep_outputs
 from serving.model.store import Served
 

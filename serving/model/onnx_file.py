@@ -13,18 +13,11 @@ from typing import Self
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from serving.contract import CONTRACT, GOLDEN_TOLERANCE, NUMBERS, TEXTS, Images, Probabilities, number
 from serving.model.pruning import keep_outputs
 
-CONTRACT = "1"
-GOLDEN_TOLERANCE = 1e-4
 WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32)
-TEXTS = ("run_id", "recipe", "network", "data", "data_digest", "code_digest", "fingerprint", "created")
-NUMBERS = ("parameters", "mean", "std", "temperature", "validation_accuracy", "test_accuracy")
-
-Images = NDArray[np.uint8]
-Probabilities = NDArray[np.float32]
 
 
 class ModelError(Exception):
@@ -124,11 +117,6 @@ class Model:
             if batch == 8:
                 fastest = min(fastest, (time.perf_counter() - started) / batch)
         return fastest
-
-
-def number(name: str, text: str) -> int | float:
-    """Read one of the metadata `NUMBERS`; raises ValueError when `text` is none of the kind that `name` has."""
-    return int(text) if name == "parameters" else float(text)
 
 
 def _open(path: Path, threads: int) -> tuple[bytes, onnxruntime.InferenceSession]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from serving.model.onnx_file import NUMBERS, Model, ModelError, UnreadableError, number
+from serving.contract import NUMBERS, number
+from serving.model.onnx_file import Model, ModelError, UnreadableError
 from serving.model.sources import Candidate, FileSource, RegistrySource, SourceError
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings

@@ -21,8 +21,8 @@ import psutil
 from bentoml import server_context
 from numpy.typing import NDArray
 
-from serving.decoding.arrays import HUNG_UP
-from serving.model.onnx_file import Probabilities
+from serving.contract import Probabilities
+from serving.errors import HUNG_UP
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
-from serving.decoding.arrays import HUNG_UP, RequestError
+from serving.errors import HUNG_UP, RequestError
 
 # All bodies that are being read or answered may take this many times the memory of the largest one.
 LARGEST_AT_ONCE = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from serving.decoding.arrays import SIDE
+from serving.contract import SIDE
 
 DIGIT = 7
 # Its ink in seven shades, row by row, and where the first character is: enough to be read, and short.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.decoding.arrays import SIDE
+from serving.contract import NUMBERS, SIDE, TEXTS
 from serving.inference.explain import LEAST_EDGES, MOST_EDGES, SQUARE, STEP, STRONG, STRONG_SHARE, SURE
-from serving.model.onnx_file import NUMBERS, TEXTS
 from serving.settings import Settings
 from serving.web import example
 

@@ -16,12 +16,12 @@ import bentoml
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.contract import Images, Probabilities
 from serving.decoding import arrays as images
-from serving.decoding.arrays import HUNG_UP, RequestError
 from serving.decoding.pictures import from_form
+from serving.errors import HUNG_UP, RequestError
 from serving.inference.batching import Batcher, NoModelError, OverloadedError
 from serving.inference.explain import QUEUE, Explainer
-from serving.model.onnx_file import Images, Probabilities
 from serving.model.store import Store
 from serving.monitoring.metrics import NO_MODEL, REASONS, Metrics
 from serving.settings import Settings

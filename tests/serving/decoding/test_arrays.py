@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.decoding.arrays import RequestError, from_json, from_raw
+from serving.decoding.arrays import from_json, from_raw
+from serving.errors import RequestError
 
 IMAGE = [[0] * 28 for _ in range(28)]
 

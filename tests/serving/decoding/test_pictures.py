@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.decoding.arrays import RequestError
 from serving.decoding.pictures import from_form, from_pictures
+from serving.errors import RequestError
 from serving.model.onnx_file import Model
 
 Digits = tuple[np.ndarray, np.ndarray]

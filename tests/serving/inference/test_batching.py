@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.contract import Probabilities
 from serving.inference.batching import IMAGES_PER_CALL, Answer, Batcher, NoModelError, OverloadedError
-from serving.model.onnx_file import Model, Probabilities
+from serving.model.onnx_file import Model
 from serving.model.store import Served
 from serving.monitoring.metrics import Metrics
 

@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from serving.decoding.arrays import RequestError
 from serving.decoding.pictures import from_pictures
+from serving.errors import RequestError
 from serving.inference.batching import NoModelError, OverloadedError
 from serving.inference.explain import QUEUE, SQUARE, Explainer, feature_maps, saliency
 from serving.model.onnx_file import Model

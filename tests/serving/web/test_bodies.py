@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serving.decoding.arrays import HUNG_UP, RequestError
+from serving.errors import HUNG_UP, RequestError
 from serving.web.bodies import LARGEST_AT_ONCE, Bodies
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
