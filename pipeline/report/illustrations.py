@@ -5,7 +5,6 @@
 
 from pathlib import Path
 
-import mlflow
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,8 +15,8 @@ from torch.nn import functional
 from pipeline import PipelineError
 from pipeline.report.style import BLUE, COLOURS, GREY, ORANGE, canvas, render
 from pipeline.settings import Settings, read
-from pipeline.tracking import registry
-from pipeline.tracking import runs as tracking
+from pipeline.tracking import registry, runs
+from pipeline.tracking.connection import connect
 
 PATCH = torch.tensor([[0, 0, 0, 255, 255, 255]] * 6)  # dark on the left, bright on the right
 EDGE = torch.tensor([[-1, 0, 1]] * 3)  # looks for just that: a vertical edge
@@ -119,15 +118,14 @@ def main(folder: Path) -> None:
         PipelineError: there is no champion.
     """
     settings = read(Settings, [], "status")
-    tracking.connect(settings.state_dir, settings.tracking_timeout)
+    connect(settings.state_dir, settings.tracking_timeout)
     champion = registry.by_alias(registry.CHAMPION)
     if champion is None:
         raise PipelineError("There is no champion whose pictures could be shown: train one first.")
     (folder / "convolution.png").write_bytes(render(draw_convolution(PATCH, EDGE)))
     (folder / "pooling.png").write_bytes(render(draw_pooling(NUMBERS)))
     for name in OF_A_RUN:
-        path = mlflow.artifacts.download_artifacts(run_id=champion.run_id, artifact_path=f"pictures/{name}.png")
-        (folder / f"{name}.png").write_bytes(Path(path).read_bytes())
+        (folder / f"{name}.png").write_bytes(runs.read_artifact(champion.run_id, f"pictures/{name}.png"))
 
 
 if __name__ == "__main__":
