@@ -136,7 +136,7 @@ def test_pictures_of_the_docs_are_those_of_the_champions_run(tmp_path: Path) -> 
     for name in illustrations.OF_A_RUN:
         assert (tmp_path / f"{name}.png").read_bytes() == artifact(runs()[1], f"pictures/{name}.png")
     drawn = {path.stem for path in tmp_path.glob("*.png")}
-    assert drawn == {"convolution", "pooling", *illustrations.OF_A_RUN}
+    assert drawn == {*illustrations.LESSON, *illustrations.OF_A_RUN}
 
 
 def test_model_has_signature_and_example_and_is_champion() -> None:
