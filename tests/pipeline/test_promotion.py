@@ -109,7 +109,7 @@ def aliases() -> tuple[int, int]:
 
 
 def test_rollback_to_a_model_of_the_tenth_needs_confirmation(versions: list[Version]) -> None:
-    with pytest.raises(RegistryError, match="Version 1 was trained on the bundled tenth.*add --yes"):
+    with pytest.raises(RegistryError, match=r"Version 1 was trained on the bundled tenth.*add --yes"):
         promotion.rollback(confirmed=False)
     assert aliases() == (2, 1)
     assert promotion.rollback(confirmed=True) == (versions[0], versions[1])
