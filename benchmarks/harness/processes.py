@@ -11,11 +11,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import psutil
 
 ROOT = Path(__file__).parents[2]
@@ -164,9 +164,8 @@ def free_port() -> int:
 def is_up(url: str) -> bool:
     """Whether a GET request succeeds."""
     try:
-        with urllib.request.urlopen(url, timeout=5):  # noqa: S310
-            return True
-    except OSError:
+        return httpx.get(url, timeout=5).is_success
+    except httpx.TransportError:
         return False
 
 

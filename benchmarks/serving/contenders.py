@@ -4,13 +4,12 @@ import gzip
 import json
 import os
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -126,10 +125,12 @@ class RunningServer:
         """The digits that the server recognises in a request.
 
         Raises:
-            OSError: there is no answer, or an error status.
+            httpx.HTTPError: there is no answer, or an error status.
         """
         request = self.request(body)
-        return digits_in(post(request.url, request.body.read_bytes(), request.content_type))
+        headers = {"Content-Type": request.content_type}
+        answer = httpx.post(request.url, content=request.body.read_bytes(), headers=headers, timeout=30)
+        return digits_in(answer.raise_for_status().json())
 
     def wait_until_ready(self) -> None:
         """Wait for the first answer.
@@ -141,22 +142,15 @@ class RunningServer:
         def ready() -> bool:
             try:
                 self.digits(BODIES[0])
-            except urllib.error.HTTPError as error:
-                if error.code in (500, 503):
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code in (500, 503):
                     return False
-                raise BenchmarkError(f"{self.contender.name}: {error}: {error.read()[:500]!r}") from error
-            except OSError:
+                raise BenchmarkError(f"{self.contender.name}: {error}: {error.response.text[:500]}") from error
+            except httpx.TransportError:
                 return False
             return True
 
         self.process.wait_until(ready)
-
-
-def post(url: str, content: bytes, content_type: str) -> Any:
-    """Send a POST request and return the JSON of the answer; raises OSError."""
-    request = urllib.request.Request(url, content, {"Content-Type": content_type})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        return json.load(answer)
 
 
 def digits_in(answer: Any) -> list[int]:

@@ -1,14 +1,13 @@
 """Our service with the champion of an MLflow server: start time, memory, and errors during swaps under load."""
 
-import json
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 import onnx
 
@@ -98,8 +97,7 @@ def swap(ours: RunningServer, versions: list[str], swaps: int, core: int) -> dic
 
 def served_version(ours: RunningServer) -> str:
     """The version of the model in service."""
-    with urllib.request.urlopen(ours.url("/model"), timeout=10) as answer:  # noqa: S310
-        return str(json.load(answer)["version"])
+    return str(httpx.get(ours.url("/model"), timeout=10).raise_for_status().json()["version"])
 
 
 def peak_memory(ours: RunningServer) -> int:
