@@ -55,11 +55,11 @@ def main() -> None:
             epochs = epochs_of(recipe, tenth=arguments.data == "tenth")
             network = train(recipe, epochs, dataset.train, dataset.validation, device, seed)
             seconds.append(time.perf_counter() - started)
-            judged = evaluate(network, dataset.validation)
-            read = evaluate(network, full.read_test())
-            validation.append(100 * judged.accuracy())
-            test.append(100 * read.accuracy())
-            calibration.append((read.calibration_error(), read.calibration_error(fit_temperature(judged))))
+            on_validation = evaluate(network, dataset.validation)
+            on_test = evaluate(network, full.read_test())
+            validation.append(100 * on_validation.accuracy())
+            test.append(100 * on_test.accuracy())
+            calibration.append((on_test.calibration_error(), on_test.calibration_error(fit_temperature(on_validation))))
             print(
                 f"{name}, seed {seed}: validation {validation[-1]:.2f} %, test {test[-1]:.2f} %, {seconds[-1]:.0f} s, "
                 f"calibration error {calibration[-1][0]:.4f}, with temperature {calibration[-1][1]:.4f}",
@@ -85,12 +85,12 @@ def hold_out(names: list[str], seeds: int, full: DataSet, device: torch.device) 
     print("|---|---|---|---|", flush=True)
     for name in names:
         recipe = find(name)
-        judged = [
+        evaluations = [
             evaluate(train(recipe, recipe.epochs, learned_from, full.validation, device, seed), held_out)
             for seed in range(1, seeds + 1)
         ]
-        right = spread([100 * one.accuracy() for one in judged])
-        loss = statistics.mean(one.loss(fit_temperature(one)) for one in judged)
+        right = spread([100 * one.accuracy() for one in evaluations])
+        loss = statistics.mean(one.loss(fit_temperature(one)) for one in evaluations)
         print(f"| `{recipe.name}` | {recipe.epochs} | {right} | {loss:.4f} |", flush=True)
 
 
