@@ -1,1 +1,1 @@
-"""Where the numbers in the documentation come from."""
+"""Scripts behind the measured numbers in the documentation; run each with `python -m`."""

@@ -1,1 +1,1 @@
-"""The drawing page: from pen up to the answer."""
+"""Response time of the drawing page."""

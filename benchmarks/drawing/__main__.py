@@ -1,11 +1,11 @@
-"""From pen up to the answer on the page `/draw`: `python -m benchmarks.drawing [--url http://127.0.0.1:3000]`.
+"""The page `/draw` answers within 100 ms of pen up: `python -m benchmarks.drawing [--url http://127.0.0.1:3000]`.
 
-Needs a service, with a model, on this machine, and Debian's chromium. Digits of MNIST's test set are drawn stroke by
-stroke with the mouse, as fast as people draw. The page itself takes the times: from the event of the lifted pen to the
-frame after that in which the answer to the finished stroke is written. Prints milliseconds as a Markdown table.
+How it is measured: the mouse draws digits of MNIST's test set in Chromium, stroke by stroke, at the speed of a hand.
+The page measures the time from the pointerup event to the frame after the answer was written; the 95th percentile
+counts. Prints milliseconds as a Markdown table. Needs a running service with a model on this machine, and Debian's
+chromium.
 """
 
-import argparse
 import gzip
 import os
 import shutil
@@ -17,10 +17,12 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.drawing.strokes import Point, strokes
+from benchmarks.harness.command_line import make_parser
+from benchmarks.harness.tables import markdown
 
 BAR = 100  # ms, p95
 STROKES = 200
-EVENT_SECONDS = 1 / 60  # between two events of a mouse
+EVENT_SECONDS = 1 / 60  # between two mouse events
 IMAGES = Path(__file__).parents[2] / "pipeline" / "data" / "tenth" / "t10k-images-idx3-ubyte.gz"
 WATCH = """() => {
     window.times = [];
@@ -37,7 +39,7 @@ WATCH = """() => {
 
 
 def draw(page: Page, line: list[Point]) -> None:
-    """Draw one stroke, at the pace of a hand."""
+    """Draw one stroke at the speed of a hand; `line` has (x, y) from 0 to 1."""
     box = page.locator("#paper").bounding_box()
     assert box
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in line]
@@ -53,7 +55,7 @@ def draw(page: Page, line: list[Point]) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = make_parser("benchmarks.drawing", __doc__)
     parser.add_argument("--url", default="http://127.0.0.1:3000")
     parser.add_argument("--strokes", type=int, default=STROKES)
     arguments = parser.parse_args()
@@ -62,8 +64,8 @@ def main() -> None:
         options = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
         page = browser.new_page()
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(f"{arguments.url}/draw")
         page.evaluate(WATCH)
         began, drawn = time.perf_counter(), 0
@@ -79,12 +81,12 @@ def main() -> None:
         seconds = time.perf_counter() - began
         times = page.evaluate("times")
         browser.close()
-    explained = sum(url.endswith("/explain") for url in asked)
+    explained = sum(url.endswith("/explain") for url in requests)
     p95 = statistics.quantiles(times, n=20)[-1]
-    print("| pen up to answer, ms | median | p95 | longest | strokes | requests/s |")
-    print("|---|---|---|---|---|---|")
-    row = f"{statistics.median(times):.0f} | {p95:.0f} | {max(times):.0f} | {len(times)} | {explained / seconds:.1f}"
-    print(f"| bar {BAR} at p95: {'reached' if p95 <= BAR else 'missed'} | {row} |")
+    header = ("pen up to answer, ms", "median", "p95", "longest", "strokes", "requests/s")
+    milliseconds = (f"{number:.0f}" for number in (statistics.median(times), p95, max(times)))
+    verdict = f"bar {BAR} at p95: {'reached' if p95 <= BAR else 'missed'}"
+    print(markdown(header, [(verdict, *milliseconds, len(times), f"{explained / seconds:.1f}")]))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What several benchmarks share: processes, load, ratios."""
+"""Code that several benchmarks share: child processes, HTTP load, command lines, Markdown tables."""

@@ -1,5 +1,5 @@
--- For wrk, by benchmarks/load.py: POSTs one body over and over, and prints what it counted as one line of JSON.
--- Arguments: the content type, and the file that holds the body.
+-- wrk script of benchmarks/harness/load.py: POSTs one body repeatedly and prints the counters as one line of JSON.
+-- Arguments: the Content-Type, and the file that holds the body.
 
 function init(arguments)
   local file = assert(io.open(arguments[2], "rb"))

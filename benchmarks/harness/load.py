@@ -1,4 +1,7 @@
-"""Load on a server by wrk, which answers for itself: one thread of it sends far more than one core can serve."""
+"""HTTP load from wrk: a single wrk thread sends far more requests than one core can serve.
+
+wrk repeats one request over a fixed number of connections; `load.lua` prints its counters as JSON.
+"""
 
 import json
 import math
@@ -8,26 +11,34 @@ import signal
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 from benchmarks.harness.processes import BenchmarkError, on_core
 
 SCRIPT = Path(__file__).with_name("load.lua")
-TIMEOUT_SECONDS = 10  # an answer that takes longer is lost
+TIMEOUT_SECONDS = 10  # a slower answer counts as lost
+
+
+@dataclass(frozen=True)
+class Request:
+    """A POST request; `body` is the file that holds its body."""
+
+    url: str
+    body: Path
+    content_type: str
 
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk counted.
+    """Counters of one wrk run.
 
     Attributes:
-        requests: that were answered, refusals included.
-        seconds: in which they were.
+        requests: answered requests, refused ones included.
+        seconds: duration of the run.
         p50: median time to an answer, milliseconds.
-        p99: the time that one answer in a hundred exceeds, milliseconds.
+        p99: 99th percentile of the time to an answer, milliseconds.
         refused: answers with a status of 400 or more.
-        lost: connections that failed or broke, and answers that never came.
-        busy: share of the time that wrk computed: near 1, wrk would be what is measured.
+        lost: failed or broken connections, and timeouts.
+        busy: share of the duration in which wrk used its core; near 1, wrk itself is the bottleneck.
     """
 
     requests: int
@@ -40,49 +51,35 @@ class Load:
 
     @property
     def errors(self) -> int:
-        """Refused and lost."""
+        """Refused and lost requests."""
         return self.refused + self.lost
 
     @property
     def rate(self) -> float:
-        """Good answers a second."""
+        """Successful answers per second."""
         return (self.requests - self.refused) / self.seconds
-
-    @classmethod
-    def read(cls, output: str) -> Self:
-        """Take the numbers out of what wrk and `load.lua` print.
-
-        Raises:
-            BenchmarkError: there are none.
-        """
-        for line in output.splitlines():
-            if line.startswith("MEASURED "):
-                return cls(**json.loads(line.removeprefix("MEASURED ")))
-        raise BenchmarkError(f"wrk measured nothing:\n{output.strip()[-1000:]}")
 
 
 class Wrk:
-    """A run of wrk that goes on while the benchmark does something else.
+    """A wrk process in the background.
 
     Args:
-        url: where to POST.
-        body: file with the body of each request.
-        content_type: of the body.
-        clients: connections, each of which sends its next request when the last one is answered.
-        seconds: how long; a whole number.
-        core: for wrk alone.
+        request: repeated on each connection as soon as the previous answer has arrived.
+        clients: number of connections.
+        seconds: duration, whole seconds.
+        core: the CPU core that only wrk uses.
 
     Raises:
         BenchmarkError: wrk is not installed.
     """
 
-    def __init__(self, url: str, body: Path, content_type: str, clients: int, seconds: int, core: int) -> None:
+    def __init__(self, request: Request, clients: int, seconds: int, core: int) -> None:
         if not shutil.which("wrk"):
-            raise BenchmarkError("The load comes from wrk, which is not installed: apt-get install wrk")
+            raise BenchmarkError("The benchmark needs wrk, which is not installed: apt-get install wrk")
         command = ["wrk", "--threads", "1", "--connections", str(clients), "--duration", f"{seconds}s"]
-        command += ["--timeout", f"{TIMEOUT_SECONDS}s", "--script", str(SCRIPT), url, "--", content_type, str(body)]
+        command += ["--timeout", f"{TIMEOUT_SECONDS}s", "--script", str(SCRIPT), request.url]
         self._process = subprocess.Popen(
-            on_core(core, command),
+            on_core(core, [*command, "--", request.content_type, str(request.body)]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -90,21 +87,13 @@ class Wrk:
             start_new_session=True,
         )
 
-    @property
-    def runs(self) -> bool:
-        """Whether it still sends."""
-        return self._process.poll() is None
-
     def finish(self, now: bool = False) -> Load:
-        """Wait for its end.
-
-        Args:
-            now: do not wait, but end it as Ctrl-C would, and take what it counted until now.
+        """Wait for the end of the run, or interrupt it `now` and keep its counters.
 
         Raises:
-            BenchmarkError: it measured nothing.
+            BenchmarkError: wrk printed no counters.
         """
-        before = _seconds_of_children()
+        before = _child_cpu_seconds()
         if now:
             self._process.send_signal(signal.SIGINT)
         try:
@@ -112,30 +101,42 @@ class Wrk:
         except BaseException:
             self.stop()
             raise
-        measured = Load.read(output)
-        return replace(measured, busy=(_seconds_of_children() - before) / measured.seconds)
+        measured = parse(output)
+        return replace(measured, busy=(_child_cpu_seconds() - before) / measured.seconds)
 
     def stop(self) -> None:
-        """End it now."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
 
 
-def load(url: str, body: Path, content_type: str, clients: int, seconds: int, core: int) -> Load:
-    """Put load on a server and wait; the arguments are those of `Wrk`.
-
-    A server may be too slow for any answer in that time: what each client asked is lost then, and its wait without end.
+def parse(output: str) -> Load:
+    """Read the counters that `load.lua` printed.
 
     Raises:
-        BenchmarkError: wrk is not installed, or measured nothing.
+        BenchmarkError: the output has none.
     """
-    measured = Wrk(url, body, content_type, clients, seconds, core).finish()
+    for line in output.splitlines():
+        if line.startswith("MEASURED "):
+            return Load(**json.loads(line.removeprefix("MEASURED ")))
+    raise BenchmarkError(f"wrk printed no measurement:\n{output.strip()[-1000:]}")
+
+
+def load(request: Request, clients: int, seconds: int, core: int) -> Load:
+    """Run wrk to its end; the arguments are those of `Wrk`.
+
+    If the server answered nothing, all clients count as lost and the times are infinite.
+
+    Raises:
+        BenchmarkError: wrk is not installed, or printed no counters.
+    """
+    measured = Wrk(request, clients, seconds, core).finish()
     if not measured.requests:
         return replace(measured, p50=math.inf, p99=math.inf, lost=max(measured.lost, clients))
     return measured
 
 
-def _seconds_of_children() -> float:
-    """Seconds that children which have ended spent computing."""
+def _child_cpu_seconds() -> float:
+    """CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -1,1 +1,1 @@
-"""What ours is compared with: each file is one server around the same ONNX file, small enough to judge it."""
+"""The servers that ours is compared with: one small file each, all around the same ONNX file."""

@@ -1,4 +1,4 @@
-"""Starlette with our decoder, our batching and our encoder: what is missing to ours is BentoML and the metrics."""
+"""Starlette with our decoder, batching and encoder: ours without BentoML and without its metrics."""
 
 import gc
 import os
@@ -30,17 +30,17 @@ async def predict_json(request: Request) -> Response:
 
 
 async def predict_raw(request: Request) -> Response:
-    """Answer 784 bytes an image."""
+    """Answer a body of 784 bytes per image."""
     return await answer(images.from_raw(await request.body(), settings.max_images))
 
 
 async def answer(decoded: Images) -> Response:
-    """Wait for the call that takes these images along."""
+    """Queue the images and wait for the batch that contains them."""
     return Response(encode((await batcher.submit(decoded)).probabilities), media_type="application/json")
 
 
 async def refuse(request: Request, error: Exception) -> Response:
-    """Answer a bad request."""
+    """Answer a bad request with its error sentence."""
     assert isinstance(error, RequestError)
     return JSONResponse({"error": error.sentence}, error.status)
 
@@ -52,7 +52,7 @@ app = Starlette(
     ],
     exception_handlers={RequestError: refuse},
 )
-# As our service does at its start.
+# The garbage collector settings of our service.
 gc.collect()
 gc.freeze()
 gc.set_threshold(50_000, 20, 100)

@@ -1,6 +1,6 @@
-"""BentoML as its documentation shows it: a batchable api with its adaptive batching, and everything at its default.
+"""BentoML as its documentation shows it: a batchable API with adaptive batching, all settings at their defaults.
 
-A batch of bytes is nothing that BentoML can join, so raw bodies come as its documentation takes files: one by one.
+BentoML cannot batch bytes. Raw bodies are therefore received as files, the way its documentation does it, unbatched.
 """
 
 from pathlib import Path
@@ -15,17 +15,17 @@ from benchmarks.servers import session
 
 @bentoml.service
 class Documented:
-    """Reads digits; answers with probabilities, [n, 10]."""
+    """Answers images with probabilities, float32 [n, 10]."""
 
     def __init__(self) -> None:
         self.session = session.open_session()
 
-    @bentoml.api(batchable=True)
+    @bentoml.api(batchable=True)  # type: ignore[untyped-decorator]
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Answer `{"images": [...]}`."""
         return session.predict(self.session, images.astype(np.uint8))
 
-    @bentoml.api(route="/predict/raw")
+    @bentoml.api(route="/predict/raw")  # type: ignore[untyped-decorator]
     def predict_raw(self, images: Annotated[Path, ContentType("application/octet-stream")], /) -> np.ndarray:
-        """Answer 784 bytes an image."""
+        """Answer a body of 784 bytes per image."""
         return session.predict(self.session, np.fromfile(images, np.uint8).reshape(-1, 28, 28))

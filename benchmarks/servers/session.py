@@ -1,15 +1,16 @@
-"""The same model for every server: BENCHMARK_MODEL names the file, ONNX Runtime gets one thread."""
+"""The model of every server: the ONNX file named by BENCHMARK_MODEL, run by ONNX Runtime with one thread."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 
 def open_session(file: str = "") -> onnxruntime.InferenceSession:
-    """Load the model, from that file or the one that BENCHMARK_MODEL names."""
+    """Load `file`, or the ONNX file named by BENCHMARK_MODEL."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -18,13 +19,13 @@ def open_session(file: str = "") -> onnxruntime.InferenceSession:
     )
 
 
-def predict(session: onnxruntime.InferenceSession, images: Any) -> Any:
+def predict(session: onnxruntime.InferenceSession, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Probabilities, float32 [n, 10], of images, uint8 [n, 28, 28]."""
-    return session.run(["probabilities"], {"images": images})[0]
+    return cast(NDArray[np.float32], session.run(["probabilities"], {"images": images})[0])
 
 
-def answers(probabilities: Any) -> list[dict[str, Any]]:
-    """The answer as Python objects, one for each image, with what ours has in it."""
+def answers(probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """The answer as Python objects, one for each image, with the same fields as ours."""
     digits = np.argmax(probabilities, axis=1).tolist()
     return [
         {"digit": digit, "confidence": row[digit], "probabilities": row}

@@ -1,9 +1,10 @@
-"""FastAPI as most people write it: Pydantic models for body and answer, a function that FastAPI runs in a thread."""
+"""FastAPI in its usual form: Pydantic models for body and answer, and endpoints that FastAPI runs in threads."""
 
 from typing import Annotated
 
 import numpy as np
 from fastapi import Body, FastAPI
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from benchmarks.servers.session import answers, open_session, predict
@@ -34,10 +35,10 @@ def predict_json(body: Images) -> list[Digit]:
 
 @app.post("/predict/raw")
 def predict_raw(body: Annotated[bytes, Body(media_type="application/octet-stream")]) -> list[Digit]:
-    """Answer 784 bytes an image."""
+    """Answer a body of 784 bytes per image."""
     return answer(np.frombuffer(body, np.uint8).reshape(-1, 28, 28))
 
 
-def answer(images: np.ndarray) -> list[Digit]:
-    """Ask the model."""
+def answer(images: NDArray[np.uint8]) -> list[Digit]:
+    """Run the model."""
     return [Digit(**digit) for digit in answers(predict(session, images))]

@@ -1,42 +1,48 @@
 """LitServe with its batching: `python -m benchmarks.servers.usual_litserve PORT`.
 
-Requests hold several images each, so its hooks join them and take them apart again. It takes JSON, no raw bodies.
+A request may hold several images, so the hooks concatenate and split them. It accepts JSON, but no raw bodies.
 """
 
 import sys
+from typing import TypeAlias
 
-import litserve
+import litserve  # type: ignore[import-not-found]  # installed only in .venv-servers
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.servers.session import answers, open_session, predict
 
+Images: TypeAlias = NDArray[np.uint8]
+Probabilities: TypeAlias = NDArray[np.float32]
 
-class Digits(litserve.LitAPI):
-    """Reads digits."""
 
-    def setup(self, device):
+class Digits(litserve.LitAPI):  # type: ignore[misc]  # a base class without types
+    """Answers images with digits."""
+
+    def setup(self, device: str) -> None:
         """Load the model."""
         self.session = open_session()
 
-    def decode_request(self, request):
-        """Take the images out of `{"images": [...]}`."""
+    # LitServe makes FastAPI validate annotated requests and answers; without annotations it is faster.
+    def decode_request(self, request):  # type: ignore[no-untyped-def]
+        """Read the images of `{"images": [...]}`."""
         return np.asarray(request["images"], np.uint8)
 
-    def batch(self, inputs):
-        """Keep the images of each request apart, until `predict`."""
+    def batch(self, inputs: list[Images]) -> list[Images]:
+        """Keep the images of each request separate until `predict`."""
         return inputs
 
-    def predict(self, batch):
-        """Ask the model once for all requests."""
+    def predict(self, batch: list[Images]) -> list[Probabilities]:
+        """Run the model once for all requests."""
         ends = np.cumsum([len(images) for images in batch])[:-1]
         return np.split(predict(self.session, np.concatenate(batch)), ends)
 
-    def unbatch(self, output):
-        """One for each request already."""
+    def unbatch(self, output: list[Probabilities]) -> list[Probabilities]:
+        """Return the outputs, which `predict` has already split by request."""
         return output
 
-    def encode_response(self, output):
-        """Make an answer of probabilities."""
+    def encode_response(self, output):  # type: ignore[no-untyped-def]
+        """Convert probabilities to the answer."""
         return answers(output)
 
 

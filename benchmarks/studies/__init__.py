@@ -1,1 +1,1 @@
-"""Single questions about training speed, each with its script."""
+"""Single questions about training speed, one script each."""

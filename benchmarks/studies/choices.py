@@ -1,8 +1,8 @@
-"""What each choice brings to the speed of `default` on a CPU: `python -m benchmarks.studies.choices`.
+"""Effect of each design choice on the training speed of `default` on a CPU: `python -m benchmarks.studies.choices`.
 
-Trains `default` on the bundled tenth as it is, and with one choice undone at a time, each in a process of its own, all
-of them in turn in each round. Prints images a second (the fastest of three epochs, medians over the rounds) and the
-ratio to `default` in the same round, as a Markdown table. Needs two cores that are otherwise idle.
+How it is measured: each run trains `default` on the bundled tenth for three epochs in a process of its own, with one
+choice undone; all choices take turns in each round. Prints images/s of the fastest epoch (medians over the rounds) and
+the ratio to the unchanged recipe of the same round, as a Markdown table. Needs two idle cores.
 """
 
 import argparse
@@ -10,115 +10,110 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; must precede the import of torch
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.harness.tables import markdown, spread
+from pipeline import networks
+from pipeline.data import dataset as data
+from pipeline.networks import MNISTConvNet
 from pipeline.recipes import RECIPES, Augmentation
+from pipeline.training import loop
+from pipeline.training.loop import Epoch
 
 EPOCHS = 3
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A way to train `default` that differs in one thing: environment, recipe or code."""
+    """One difference from `default`: in the environment, in fields of the recipe, or in the code."""
 
     environment: dict[str, str] = field(default_factory=dict)
-    recipe: dict[str, object] = field(default_factory=dict)
-    undo: Callable[[], None] = lambda: None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    undo: Callable[[], object] = lambda: None
 
 
-def _plain_layout() -> None:
-    import torch
-
-    torch.channels_last = torch.contiguous_format  # every place that asks for the one gets the other
+def _channels_first() -> None:
+    patch.object(torch, "channels_last", torch.contiguous_format).start()
 
 
-def _rectify_first() -> None:
-    from torch.nn import functional
-
-    from pipeline.networks import MNISTConvNet
-
-    def forward(network, pixels):  # type: ignore[no-untyped-def]
+def _relu_before_pooling() -> None:
+    def forward(network: MNISTConvNet, pixels: Tensor) -> Tensor:
         for convolution in network.convolutions:
             pixels = functional.max_pool2d(functional.relu(convolution(pixels)), 2)
         return network._classify(pixels)
 
-    MNISTConvNet.forward = forward  # type: ignore[method-assign]
+    patch.object(MNISTConvNet, "forward", forward).start()
 
 
-def _plain_optimizer() -> None:
-    import torch
+def _optimizer_without_fusion() -> None:
+    def make_optimizer(parameters: Any, rate: float, decay: float, device: object) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, foreach=False, fused=False)
 
-    from pipeline.training import loop as training
-
-    training.make_optimizer = lambda parameters, rate, decay, device: torch.optim.AdamW(  # type: ignore[assignment]
-        parameters, lr=rate, weight_decay=decay, foreach=False, fused=False
-    )
+    patch.object(loop, "make_optimizer", make_optimizer).start()
 
 
-def _compile() -> None:
-    from pipeline import networks
-    from pipeline.training import loop as training
-
-    def build(architecture):  # type: ignore[no-untyped-def]
+def _compiled() -> None:
+    def build(architecture: Any) -> networks.Network:
         network = networks.build(architecture)
         network.compile()
         return network
 
-    training.build = build
+    patch.object(loop, "build", build).start()
 
 
 CHOICES = {
-    "`default` as it is": Choice(),
+    "`default`, unchanged": Choice(),
     "float32": Choice(recipe={"mixed_precision": False}),
     "batches of 16": Choice(recipe={"batch_size": 16}),
     "batches of 64": Choice(recipe={"batch_size": 64}),
     "batches of 256": Choice(recipe={"batch_size": 256}),
     "batches of 512": Choice(recipe={"batch_size": 512}),
-    "channels first": Choice(undo=_plain_layout),
-    "ReLU before pooling": Choice(undo=_rectify_first),
-    "AdamW tensor by tensor": Choice(undo=_plain_optimizer),
+    "channels first": Choice(undo=_channels_first),
+    "ReLU before pooling": Choice(undo=_relu_before_pooling),
+    "AdamW tensor by tensor": Choice(undo=_optimizer_without_fusion),
     "no augmentation": Choice(recipe={"augmentation": Augmentation()}),
     "no averaging of weights": Choice(recipe={"averaging": 0.0}),
     "one thread": Choice({"OMP_NUM_THREADS": "1"}),
-    "memory kept from the system": Choice({"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}),
-    "torch.compile": Choice(undo=_compile),
+    "no memory returned to the system": Choice({"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}),
+    "torch.compile": Choice(undo=_compiled),
 }
 
 
 class Rates:
-    """A reporter that prints images a second after each epoch."""
+    """A reporter that prints images/s after each epoch."""
 
-    def resume(self, epochs: object, images: int) -> None:
-        """Nothing: there is no checkpoint."""
+    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
+        """Do nothing: there is no checkpoint to resume from."""
 
-    def step(self, images: int, loss: object) -> None:
-        """Nothing."""
+    def step(self, images: int, loss: Tensor) -> None:
+        """Do nothing."""
 
-    def epoch(self, epoch: object) -> None:
-        """Print it."""
-        print(epoch.images_per_second, flush=True)  # type: ignore[attr-defined]
+    def epoch(self, epoch: Epoch) -> None:
+        """Print the rate."""
+        print(epoch.images_per_second, flush=True)
 
 
 def train(name: str) -> None:
-    """Train as one choice has it, in this process."""
-    choice = CHOICES[name]
-    choice.undo()
-    import torch
-
-    from pipeline.data import dataset as data
-    from pipeline.training import loop as training
-
-    recipe = replace(RECIPES["default"], **choice.recipe)  # type: ignore[arg-type]
+    """Train with one choice undone, in this process."""
+    CHOICES[name].undo()
+    recipe = replace(RECIPES["default"], **CHOICES[name].recipe)
     tenth = data.load("tenth", None, Path())
-    training.train(recipe, EPOCHS, tenth.train, tenth.validation, torch.device("cpu"), 1, [Rates()])
+    loop.train(recipe, EPOCHS, tenth.train, tenth.validation, torch.device("cpu"), 1, [Rates()])
 
 
 def rate(name: str) -> float:
-    """Images a second in the fastest epoch of a process of its own."""
-    environment = {"GOMP_SPINCOUNT": "3000", **os.environ, **CHOICES[name].environment}
+    """Images/s of the fastest epoch, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.studies.choices", "--train", name]
+    environment = {**os.environ, **CHOICES[name].environment}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return max(float(line) for line in done.stdout.split())
 
@@ -127,22 +122,20 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--train", choices=CHOICES, metavar="CHOICE", help="train as one choice has it, and no more")
+    parser.add_argument("--train", choices=CHOICES, metavar="CHOICE", help="only train with this choice undone")
     arguments = parser.parse_args()
     if arguments.train:
-        return train(arguments.train)
+        train(arguments.train)
+        return
     rounds = []
     for number in range(1, arguments.rounds + 1):
         rounds.append({name: rate(name) for name in CHOICES})
-        print(f"round {number} of {arguments.rounds} is done", file=sys.stderr, flush=True)
-    print("| choice | images/s | ratio to `default`, median (min-max) |")
-    print("|---|---|---|")
-    first = next(iter(CHOICES))
+        print(f"round {number} of {arguments.rounds}: done", file=sys.stderr, flush=True)
+    rows = []
     for name in CHOICES:
-        ratios = [rates[name] / rates[first] for rates in rounds]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        print(f"| {name} | {statistics.median(rates[name] for rates in rounds):,.0f} | {spread} |")
-    return None
+        ratios = [rates[name] / rates["`default`, unchanged"] for rates in rounds]
+        rows.append((name, f"{statistics.median(rates[name] for rates in rounds):,.0f}", spread(ratios, ".2f")))
+    print(markdown(("choice", "images/s", "ratio to `default`, median (min-max)"), rows))
 
 
 if __name__ == "__main__":

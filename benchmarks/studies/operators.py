@@ -1,7 +1,7 @@
-"""Which operators the time of a training step goes to: `python -m benchmarks.studies.operators [--recipe default]`.
+"""Share of each operator in the time of a training step: `python -m benchmarks.studies.operators [--recipe default]`.
 
-Trains for some steps under torch's profiler, in the real loop, and prints each kind of work with its share of the time
-of the thread that starts all operators, as a Markdown table. It waits there for the others, so it counts them in.
+How it is measured: the training loop runs 25 steps on the CPU under torch's profiler, after a warm-up. Shares are those
+of the main thread, which starts each operator and waits for the other threads. Prints a Markdown table.
 """
 
 import argparse
@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; must precede the import of torch
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.harness.tables import markdown
 from pipeline.data import dataset as data
 from pipeline.data.dataset import Digits
 from pipeline.recipes import Recipe, find
@@ -24,7 +25,7 @@ from pipeline.training.loop import Epoch, train
 
 SKIPPED, PROFILED = 10, 25  # steps
 
-# Each kind of work, by the operators in which it is seen, with all that these call.
+# Each kind of work, and its operators; their time includes the operators that they call.
 KINDS = {
     "convolutions, forward": ("aten::convolution",),
     "convolutions, backward": ("aten::convolution_backward",),
@@ -41,17 +42,17 @@ KINDS = {
 
 
 class Profiled:
-    """A reporter that has some steps profiled and then ends training."""
+    """A reporter that profiles some steps and then ends training."""
 
     def __init__(self) -> None:
         self._steps = 0
         self.profile = profile(activities=[ProfilerActivity.CPU])
 
     def resume(self, epochs: Sequence[Epoch], images: int) -> None:
-        """Nothing: training never goes on."""
+        """Do nothing: there is no checkpoint to resume from."""
 
     def step(self, images: int, loss: Tensor) -> None:
-        """Begin to profile when all is warm, and end it."""
+        """Start the profiler after the warm-up; stop it, and training, after PROFILED steps."""
         self._steps += 1
         if self._steps == SKIPPED:
             self.profile.start()
@@ -60,13 +61,13 @@ class Profiled:
             raise KeyboardInterrupt
 
     def epoch(self, epoch: Epoch) -> None:
-        """Nothing: the steps are within one epoch."""
+        """Do nothing: all steps belong to one epoch."""
 
 
 def shares(recipe: Recipe) -> tuple[dict[str, float], float]:
-    """Shares of the time of a training step on the CPU by kind of work, the largest first, and milliseconds a step."""
+    """Share of each kind of work in a training step on the CPU, largest first; and milliseconds per step."""
     tenth = data.load("tenth", None, Path("unused"))
-    times = math.ceil((SKIPPED + PROFILED) * recipe.batch_size / len(tenth.train))  # all within one epoch
+    times = math.ceil((SKIPPED + PROFILED) * recipe.batch_size / len(tenth.train))  # one epoch has all steps
     digits = Digits(tenth.train.images.repeat(times, 1, 1), tenth.train.labels.repeat(times))
     reporter = Profiled()
     with suppress(KeyboardInterrupt):
@@ -77,21 +78,19 @@ def shares(recipe: Recipe) -> tuple[dict[str, float], float]:
         kind: sum(each.cpu_time_total for each in averages if each.key in operators) / total
         for kind, operators in KINDS.items()
     }
-    found["the rest: cutting out batches, changes of type, Python"] = 1 - sum(found.values())
+    found["the rest: batch selection, type conversion, Python"] = 1 - sum(found.values())
     return dict(sorted(found.items(), key=lambda item: -item[1])), total / PROFILED / 1e3
 
 
 def main() -> None:
     """Profile and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=find, default="default", help="a recipe's name, or a TOML file")
+    parser.add_argument("--recipe", type=find, default="default", help="name of a recipe, or a TOML file")
     recipe = parser.parse_args().recipe
     found, milliseconds = shares(recipe)
     print(f"`{recipe.name}`, torch {torch.__version__}, {describe_device(torch.device('cpu'))}")
-    print(f"\n| kind of work | share of {milliseconds:.1f} ms a step |\n|---|---|")
-    for kind, share in found.items():
-        if share:
-            print(f"| {kind} | {share:.0%} |")
+    rows = [(kind, f"{share:.0%}") for kind, share in found.items() if share]
+    print("\n" + markdown(("kind of work", f"share of {milliseconds:.1f} ms per step"), rows))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""The chapter's training loop against ours, on this machine: `python -m benchmarks.training [--keras]`.
+"""Our recipe trains several times faster than the chapter's loop: `python -m benchmarks.training [--keras]`.
 
-Each competitor is a process of its own that works only in its turn. In each of five rounds the chapter's loop
-(chapter.py) trains one more epoch, a new network is trained by our recipe (timed_run.py, the round
-is its seed) until it has reached 99.2 % on test, and, with --keras, the chapter's Keras version
-(keras_chapter.py) trains one more epoch. So each ratio is one of neighbouring times, and after five rounds
-the chapter's networks have had their five epochs.
+How it is measured: each contender is a process of its own, and they work in turns. In each of five rounds, the
+chapter's loop (chapter.py) trains one more epoch, our recipe (timed_run.py; the round is the seed) trains a new network
+to 99.2 % on test, and with --keras the chapter's Keras version (keras_chapter.py) trains one more epoch. So the two
+numbers of a ratio are neighbours in time, and after five rounds the chapter's networks have had their five epochs.
 
-A ratio of a round is: epochs that the other network needed, times its epoch's seconds in this round, divided by our
-seconds in this round. Every network is judged with the clock stopped: theirs after each epoch, ours every 50 steps,
-where only the second of two judgements in a row at or above the target counts. Prints a line for each piece that is
-done, then a Markdown table: medians over the rounds, and the ratios with their smallest and largest.
+The ratio of a round is the number of epochs that the chapter's network needed, times the seconds of its epoch in this
+round, divided by our seconds in this round. The clock stops while a network is evaluated: theirs after each epoch,
+ours every 50 steps. Ours must reach the target in two consecutive evaluations, and the time of the second counts.
+Prints a line for each epoch and training, then Markdown tables: medians over the rounds, and the spread of the ratios.
 
 Needs the full MNIST in MNIST_DIR. --keras installs TensorFlow into .venv-tensorflow once.
 """
@@ -24,42 +23,33 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.processes import ROOT, BenchmarkError, Competitor, python_with
-from benchmarks.harness.ratios import Comparison, epochs_needed, reached, spread
+from benchmarks.harness import command_line
+from benchmarks.harness.processes import ROOT, BenchmarkError, JsonProcess, python_with
+from benchmarks.harness.tables import markdown, spread
+from benchmarks.training.speedup import HEADER, Speedup, epochs_needed, reached
 
-ROUNDS = 5  # as many as the chapter has epochs
-CHAPTER_TARGET, KERAS_TARGET = 0.992, 0.99  # shares of the test digits
+ROUNDS = 5  # the chapter's number of epochs
+CHAPTER_TARGET, KERAS_TARGET = 0.992, 0.99  # accuracies on test, shares
 TIME_BAR, KERAS_TIME_BAR, RATE_BAR, MEMORY_BAR = 10, 4, 3, 1.2e9
 FILES = [f"{part}-ubyte" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")]
 
 
 def main() -> int:
-    """Let them compete, and print; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Measure and print; returns the exit code."""
+    parser = command_line.make_parser("benchmarks.training", __doc__)
     parser.add_argument(
         "--rounds",
         type=int,
         choices=range(1, ROUNDS + 1),
         default=ROUNDS,
-        help="fewer for a quick trial; the chapter's networks then have fewer epochs",
+        help="fewer for a quick trial; the chapter's networks then train for fewer epochs",
     )
-    parser.add_argument("--keras", action="store_true", help="with the chapter's Keras version, on TensorFlow")
-    parser.add_argument("--recipe", default="default", help="what we train: a name, or a TOML file")
-    parser.add_argument("--device", default="auto", help="for both loops: auto, cuda or cpu; Keras is on the CPU")
-    parser.add_argument("--limit", type=int, help="only the first N digits, to try the benchmark itself")
+    parser.add_argument("--keras", action="store_true", help="include the chapter's Keras version, on TensorFlow")
+    parser.add_argument("--recipe", default="default", help="our recipe: a name, or a TOML file")
+    parser.add_argument("--device", default="auto", help="for both loops: auto, cuda or cpu; Keras uses the CPU")
+    parser.add_argument("--limit", type=int, help="use only the first N digits, to test the benchmark itself")
     arguments = parser.parse_args()
-    try:
-        compete(arguments)
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return command_line.exit_code(lambda: compete(arguments))
 
 
 def compete(arguments: argparse.Namespace) -> None:
@@ -69,10 +59,10 @@ def compete(arguments: argparse.Namespace) -> None:
     ours_command = ["benchmarks.training.timed_run", *common, "--recipe", recipe, "--device", arguments.device]
     with ExitStack() as stack:
 
-        def start(name: str, *command: str) -> Competitor:
-            competitor = stack.enter_context(Competitor(name, command))
-            print(f"{name}: {competitor.introduce()['about']}", flush=True)
-            return competitor
+        def start(name: str, *command: str) -> JsonProcess:
+            process = stack.enter_context(JsonProcess(name, command))
+            print(f"{name}: {process.wait_until_ready()['about']}", flush=True)
+            return process
 
         ours = start(f"`{arguments.recipe}`", sys.executable, "-m", *ours_command, "--target", str(CHAPTER_TARGET))
         device = ours.about["device"]
@@ -87,14 +77,14 @@ def compete(arguments: argparse.Namespace) -> None:
         theirs: dict[str, list[Any]] = {other.name: [] for other in others}
         mine: list[Any] = []
         for number in range(1, arguments.rounds + 1):
-            for competitor in (chapter, ours, *others[1:]):
-                piece = f"round {number} of {arguments.rounds}: {competitor.name}"
-                if competitor is ours:
-                    mine.append(ours.turn(number))
+            for contender in (chapter, ours, *others[1:]):
+                piece = f"round {number} of {arguments.rounds}: {contender.name}"
+                if contender is ours:
+                    mine.append(ours.work(number))
                     print(f"{piece}, {describe(mine[-1])}", flush=True)
                 else:
-                    done = competitor.turn()
-                    theirs[competitor.name].append(done)
+                    done = contender.work()
+                    theirs[contender.name].append(done)
                     print(
                         f"{piece}, epoch {done['epoch']}: {done['seconds']:.1f} s, "
                         f"{done['images_per_second']:,.0f} images/s, {100 * done['test_accuracy']:.2f} % on test",
@@ -103,39 +93,38 @@ def compete(arguments: argparse.Namespace) -> None:
     limited = f", the first {arguments.limit} digits only" if arguments.limit else ""
     print(f"\n{ours.name}, {ours.about['about']}; {arguments.rounds} round(s){limited}\n")
     for other, target, bar in zip(others, (CHAPTER_TARGET, KERAS_TARGET), (TIME_BAR, KERAS_TIME_BAR), strict=False):
-        print(f"| against {other.name} | theirs | ours | ratio, median (min-max) | bar |")
-        print("|---|---|---|---|---|")
-        rows = times(theirs[other.name], mine, target, bar)
-        rows.append(rates(theirs[other.name], mine, RATE_BAR if other is chapter else None))
-        print("\n".join(row.row() for row in rows), end="\n\n")
+        speedups = times(theirs[other.name], mine, target, bar)
+        speedups.append(rates(theirs[other.name], mine, RATE_BAR if other is chapter else None))
+        rows = (speedup.row() for speedup in speedups)
+        print(markdown((f"against {other.name}", *HEADER), rows), end="\n\n")
     print(resources(mine, ours.about["precision"]))
 
 
-def times(theirs: Sequence[Any], mine: Sequence[Any], target: float, bar: float) -> list[Comparison]:
-    """Seconds to the target; and to their own best, where that is below it."""
+def times(theirs: Sequence[Any], mine: Sequence[Any], target: float, bar: float) -> list[Speedup]:
+    """Seconds to the target; and to their own best accuracy if they missed the target."""
     accuracies = [epoch["test_accuracy"] for epoch in theirs]
     best = max(accuracies)
-    wanted = [(target, f"s to {100 * target:.1f} % on test", bar)]
+    targets: list[tuple[float, str, float | None]] = [(target, f"s to {100 * target:.1f} % on test", bar)]
     if best < target:
-        wanted.append((best, f"s to their best, {100 * best:.2f} % on test", None))
+        targets.append((best, f"s to their best, {100 * best:.2f} % on test", None))
     found = []
-    for accuracy, what, of in wanted:
+    for accuracy, what, bar_of in targets:
         needed = epochs_needed(accuracies, accuracy)
         seconds = [(needed or len(theirs)) * epoch["seconds"] for epoch in theirs]
         our_seconds = [reached(training["curve"], accuracy) or math.inf for training in mine]
         whose = f"their epoch {needed}" if needed else f"not reached by their epoch {len(theirs)}"
-        found.append(Comparison(f"{what} ({whose})", seconds, our_seconds, of, at_least=needed is None))
+        found.append(Speedup(f"{what} ({whose})", seconds, our_seconds, bar_of, at_least=needed is None))
     return found
 
 
-def rates(theirs: Sequence[Any], mine: Sequence[Any], bar: float | None) -> Comparison:
-    """Images a second over whole epochs."""
+def rates(theirs: Sequence[Any], mine: Sequence[Any], bar: float | None) -> Speedup:
+    """Images per second over whole epochs."""
     ours = [statistics.mean(training["rates"]) for training in mine]
-    return Comparison("images/s in an epoch", [epoch["images_per_second"] for epoch in theirs], ours, bar, True)
+    return Speedup("images/s in an epoch", [epoch["images_per_second"] for epoch in theirs], ours, bar, True)
 
 
 def resources(mine: Sequence[Any], precision: str) -> str:
-    """What share of the machine's rate our training reaches, and the memory that it takes, as Markdown."""
+    """Our share of the machine's arithmetic rate, and our peak memory, as Markdown."""
     share = [
         100 * statistics.mean(done["rates"]) * done["operations_per_image"] / done["operations_per_second"]
         for done in mine
@@ -151,7 +140,7 @@ def resources(mine: Sequence[Any], precision: str) -> str:
 
 
 def describe(training: Any) -> str:
-    """One of our trainings in words."""
+    """Progress line of one of our trainings."""
     seconds = reached(training["curve"], CHAPTER_TARGET)
     end = f"{seconds:.1f} s to" if seconds else "did not reach"
     best = max((accuracy for _, accuracy in training["curve"]), default=0.0)
@@ -160,10 +149,10 @@ def describe(training: Any) -> str:
 
 
 def find_data() -> Path:
-    """The folder of MNIST_DIR.
+    """The folder named by MNIST_DIR.
 
     Raises:
-        BenchmarkError: it is not set, or does not hold the files.
+        BenchmarkError: the variable is not set, or a file is missing.
     """
     what = "the folder that holds MNIST/raw/ with MNIST's four files, unpacked"
     if not os.environ.get("MNIST_DIR"):
@@ -171,7 +160,7 @@ def find_data() -> Path:
     folder = Path(os.environ["MNIST_DIR"]).resolve()
     for file in FILES:
         if not (folder / "MNIST" / "raw" / file).is_file():
-            raise BenchmarkError(f"MNIST_DIR={folder} lacks MNIST/raw/{file}: set it to {what}.")
+            raise BenchmarkError(f"MNIST_DIR={folder} does not hold MNIST/raw/{file}: set it to {what}.")
     return folder
 
 

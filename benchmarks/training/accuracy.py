@@ -1,10 +1,11 @@
 """Accuracy and training time over seeds: `python -m benchmarks.training.accuracy --recipe default --seeds 3`.
 
-Each network is trained as the pipeline trains it, on the full MNIST of MNIST_DIR or on the bundled tenth, and read on
-all 10,000 test digits of the full set, once, after the last epoch. Prints a line a run, then a Markdown table.
+How it is measured: the pipeline's own loop trains each network on the full MNIST of MNIST_DIR or on the bundled tenth.
+After the last epoch, the network is evaluated once on all 10,000 test digits of the full set. Prints a line for each
+run, then a Markdown table.
 
-With --held-out, for choosing between recipes, the test digits are not read: 10,000 of the digits to train on are held
-out as well, and with the validation digits they judge what the others have taught.
+With --held-out, for choosing between recipes, the test digits are not used. 10,000 training digits are held out, and
+networks are evaluated on them and on the validation digits.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import statistics
 import time
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; must precede the import of torch
 import torch
 
 from pipeline.data import dataset as data
@@ -28,12 +29,14 @@ HELD_OUT = 10_000
 
 
 def main() -> None:
-    """Train, read, print."""
+    """Train, evaluate, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", nargs="+", default=["default"], help="recipes, or TOML files of your own")
+    parser.add_argument("--recipe", nargs="+", default=["default"], help="names of recipes, or TOML files")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 to N")
     parser.add_argument("--data", choices=["full", "tenth"], default="full")
-    parser.add_argument("--held-out", action="store_true", help="judge on held-out digits, not on test")
+    parser.add_argument(
+        "--held-out", action="store_true", help="evaluate on held-out digits instead of the test digits"
+    )
     arguments = parser.parse_args()
 
     full = data.load("full", Path(os.environ["MNIST_DIR"]), Path())
@@ -52,11 +55,11 @@ def main() -> None:
             epochs = epochs_of(recipe, tenth=arguments.data == "tenth")
             network = train(recipe, epochs, dataset.train, dataset.validation, device, seed)
             seconds.append(time.perf_counter() - started)
-            judged = evaluate(network, dataset.validation)
-            read = evaluate(network, full.read_test())
-            validation.append(100 * judged.accuracy())
-            test.append(100 * read.accuracy())
-            calibration.append((read.calibration_error(), read.calibration_error(fit_temperature(judged))))
+            on_validation = evaluate(network, dataset.validation)
+            on_test = evaluate(network, full.read_test())
+            validation.append(100 * on_validation.accuracy())
+            test.append(100 * on_test.accuracy())
+            calibration.append((on_test.calibration_error(), on_test.calibration_error(fit_temperature(on_validation))))
             print(
                 f"{name}, seed {seed}: validation {validation[-1]:.2f} %, test {test[-1]:.2f} %, {seconds[-1]:.0f} s, "
                 f"calibration error {calibration[-1][0]:.4f}, with temperature {calibration[-1][1]:.4f}",
@@ -72,22 +75,22 @@ def main() -> None:
 
 
 def hold_out(names: list[str], seeds: int, full: DataSet, device: torch.device) -> None:
-    """Train on what is not held out; print the share of held-out digits read right, and their loss in nats."""
-    learned_from = full.train.images[:-HELD_OUT], full.train.labels[:-HELD_OUT]
+    """Train without the held-out digits; print accuracy and loss in nats on them."""
+    learned_from = Digits(full.train.images[:-HELD_OUT], full.train.labels[:-HELD_OUT])
     held_out = Digits(
         torch.cat([full.validation.images, full.train.images[-HELD_OUT:]]),
         torch.cat([full.validation.labels, full.train.labels[-HELD_OUT:]]),
     )
-    print(f"| recipe | epochs | of {len(held_out):,} held-out digits right % | loss, at the best temperature |")
+    print(f"| recipe | epochs | accuracy on {len(held_out):,} held-out digits, % | loss at the best temperature |")
     print("|---|---|---|---|", flush=True)
     for name in names:
         recipe = find(name)
-        judged = [
-            evaluate(train(recipe, recipe.epochs, Digits(*learned_from), full.validation, device, seed), held_out)
+        evaluations = [
+            evaluate(train(recipe, recipe.epochs, learned_from, full.validation, device, seed), held_out)
             for seed in range(1, seeds + 1)
         ]
-        right = spread([100 * one.accuracy() for one in judged])
-        loss = statistics.mean(one.loss(fit_temperature(one)) for one in judged)
+        right = spread([100 * one.accuracy() for one in evaluations])
+        loss = statistics.mean(one.loss(fit_temperature(one)) for one in evaluations)
         print(f"| `{recipe.name}` | {recipe.epochs} | {right} | {loss:.4f} |", flush=True)
 
 

@@ -1,20 +1,25 @@
-"""The chapter's training loop, written as the chapter writes it: `python -m benchmarks.training.chapter --data FOLDER`.
+"""The chapter's training loop, in the chapter's own style: `python -m benchmarks.training.chapter --data FOLDER`.
 
-It is what `benchmarks.training` compares with: pictures are decoded, turned into tensors and normalised one by one,
-batches are small, and `.item()` is read in each step. For each line on its standard input it trains one epoch, judges
-the network on the test digits, and writes what that took as one line of JSON; between two lines it waits.
+`benchmarks.training` uses it as the baseline. It decodes, converts and normalises images one by one, uses small
+batches, and reads `.item()` in each step. For each line on its standard input it trains one epoch, evaluates the
+network on the test digits, and prints the measurements as one line of JSON.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Sized
+from typing import TypeAlias, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as textbooks write it
+import torch.nn.functional as F  # noqa: N812 - the textbook's name
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms
+
+# Batches of images float32 [n, 1, 28, 28] and labels int64 [n].
+Loader: TypeAlias = DataLoader[tuple[torch.Tensor, torch.Tensor]]
 
 
 class ChapterNetwork(nn.Module):
@@ -29,31 +34,34 @@ class ChapterNetwork(nn.Module):
         self.fc2 = nn.Linear(128, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised pictures [n, 1, 28, 28] to logits [n, 10]."""
+        """Normalised images float32 [n, 1, 28, 28] to logits float32 [n, 10]."""
         x = self.pool(F.relu(self.conv1(x)))
         x = self.pool(F.relu(self.conv2(x)))
         x = x.view(-1, 64 * 7 * 7)
         x = F.relu(self.fc1(x))
-        return self.fc2(x)
+        logits: torch.Tensor = self.fc2(x)
+        return logits
 
 
-def load(folder: str, batch_size: int, limit: int | None = None) -> tuple[DataLoader, DataLoader]:
-    """MNIST to train on and to test with, or the first `limit` digits of each."""
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    train_set: Dataset = datasets.MNIST(folder, train=True, transform=transform)
-    test_set: Dataset = datasets.MNIST(folder, train=False, transform=transform)
+def load(folder: str, batch_size: int, limit: int | None = None) -> tuple[Loader, Loader]:
+    """Training digits and test digits of MNIST, or the first `limit` digits of each."""
+    transform = transforms.Compose(  # type: ignore[no-untyped-call]
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]  # type: ignore[no-untyped-call]
+    )
+    train_set: Dataset[tuple[torch.Tensor, torch.Tensor]] = datasets.MNIST(folder, train=True, transform=transform)
+    test_set: Dataset[tuple[torch.Tensor, torch.Tensor]] = datasets.MNIST(folder, train=False, transform=transform)
     if limit:
         train_set, test_set = Subset(train_set, range(limit)), Subset(test_set, range(limit))
     return DataLoader(train_set, batch_size=batch_size, shuffle=True), DataLoader(test_set, batch_size=batch_size)
 
 
-def train_epoch(model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, device: torch.device) -> float:
-    """Go once over the digits; gives the mean loss of the batches."""
+def train_epoch(model: nn.Module, loader: Loader, optimizer: torch.optim.Optimizer, device: torch.device) -> float:
+    """Train for one epoch; returns the mean loss of the batches."""
     criterion = nn.CrossEntropyLoss()
     model.train()
     running_loss = 0.0
     for images, labels in loader:
-        images, labels = images.to(device), labels.to(device)  # noqa: PLW2901 - as textbooks write it
+        images, labels = images.to(device), labels.to(device)  # noqa: PLW2901 - the textbook's style
         optimizer.zero_grad()
         outputs = model(images)
         loss = criterion(outputs, labels)
@@ -63,8 +71,8 @@ def train_epoch(model: nn.Module, loader: DataLoader, optimizer: torch.optim.Opt
     return running_loss / len(loader)
 
 
-def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
-    """The share of digits that the network reads right."""
+def evaluate(model: nn.Module, loader: Loader, device: torch.device) -> float:
+    """Accuracy, a share."""
     model.eval()
     correct, total = 0, 0
     with torch.no_grad():
@@ -77,11 +85,11 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
 
 
 def main() -> None:
-    """Train an epoch for each line that is read."""
+    """Train one epoch for each line on standard input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder that holds MNIST/raw/")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--limit", type=int, help="take the first N digits only")
+    parser.add_argument("--limit", type=int, help="use only the first N digits")
     arguments = parser.parse_args()
 
     torch.manual_seed(1)
@@ -98,7 +106,7 @@ def main() -> None:
         done = {
             "epoch": epoch,
             "seconds": seconds,
-            "images_per_second": len(train_loader.dataset) / seconds,
+            "images_per_second": len(cast(Sized, train_loader.dataset)) / seconds,
             "test_accuracy": evaluate(model, test_loader, device),
             "loss": loss,
         }

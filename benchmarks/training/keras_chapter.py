@@ -1,7 +1,7 @@
 """The chapter's Keras version on TensorFlow, on the CPU: `python benchmarks/training/keras_chapter.py --data FOLDER`.
 
-It needs requirements/tensorflow.txt, in an environment of its own: `benchmarks.training --keras` makes one. As
-`benchmarks.training.chapter` it trains an epoch for each line on its standard input and answers with a line of JSON.
+It needs requirements/tensorflow.txt in a separate environment, which `benchmarks.training --keras` creates. Like
+`benchmarks.training.chapter`, it trains one epoch for each line on its standard input and answers with a line of JSON.
 """
 
 import argparse
@@ -13,18 +13,19 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # neither hints nor warnings of TensorFlow's start
-import keras
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no hints and warnings when TensorFlow starts
+import keras  # type: ignore[import-untyped]
 import numpy as np
-import tensorflow
+import tensorflow  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 
-def load(folder: Path, part: str, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures float32 [n, 28, 28, 1] between 0 and 1, and labels uint8 [n]."""
+def load(folder: Path, part: str, limit: int | None) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Images float32 [n, 28, 28, 1] between 0 and 1, and labels uint8 [n]."""
     raw = folder / "MNIST" / "raw"
     images = np.frombuffer((raw / f"{part}-images-idx3-ubyte").read_bytes(), np.uint8, offset=16)
     labels = np.frombuffer((raw / f"{part}-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
-    return images.reshape(-1, 28, 28, 1)[:limit].astype("float32") / 255, labels[:limit]
+    return images.reshape(-1, 28, 28, 1)[:limit].astype(np.float32) / np.float32(255), labels[:limit]
 
 
 def build() -> keras.Model:
@@ -46,10 +47,10 @@ def build() -> keras.Model:
 
 
 def main() -> None:
-    """Train an epoch for each line that is read."""
+    """Train one epoch for each line on standard input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds MNIST/raw/")
-    parser.add_argument("--limit", type=int, help="take the first N digits only")
+    parser.add_argument("--limit", type=int, help="use only the first N digits")
     arguments = parser.parse_args()
 
     keras.utils.set_random_seed(1)
@@ -67,7 +68,7 @@ def main() -> None:
             "epoch": epoch,
             "seconds": seconds,
             "images_per_second": len(labels) / seconds,
-            "test_accuracy": round(accuracy * len(test[1])) / len(test[1]),  # Keras gives it in float32
+            "test_accuracy": round(accuracy * len(test[1])) / len(test[1]),  # Keras rounds it to float32
             "loss": history.history["loss"][-1],
         }
         print(json.dumps(done), flush=True)

@@ -1,10 +1,10 @@
-"""A recipe as the pipeline trains it: `python -m benchmarks.training.timed_run --data FOLDER`.
+"""Our side of `benchmarks.training`: `python -m benchmarks.training.timed_run --data FOLDER` times whole trainings.
 
-Each line on its standard input is a seed: a network is trained by `pipeline.training.train` until it reads the target's
-share of the test digits right, but at least for one whole epoch, and what that took is written as one line of JSON.
+Each line on its standard input is a seed. The pipeline's own loop trains a network until it reaches the target accuracy
+on the test digits, but for at least one whole epoch; the measurements are printed as one line of JSON.
 
-Every 50 steps the clock stops and the network that would be kept, with the averaged weights, is judged on all test
-digits. The clock starts when `train` is called; judging the validation digits after an epoch is part of the time.
+Every 50 steps the clock stops and the network with the averaged weights is evaluated on all test digits. The clock
+starts when `train` is called and includes evaluation on the validation digits after each epoch.
 """
 
 import argparse
@@ -13,79 +13,31 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; must precede the import of torch
 import torch
-from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness.ratios import reached
+from benchmarks.training.judge import Judge, Reached
+from benchmarks.training.speedup import reached
 from pipeline.data import dataset as data
 from pipeline.data.dataset import Digits
-from pipeline.evaluation import evaluate
-from pipeline.networks import Network, build
+from pipeline.networks import build
 from pipeline.recipes import Recipe, find
 from pipeline.training.devices import choose_device, choose_precision, describe_device
-from pipeline.training.loop import Epoch, train
+from pipeline.training.loop import train
 
 JUDGE_EVERY = 50  # steps
-SIDES = (1024, 2048)  # of the square matrices by which the rate is measured
+SIDES = (1024, 2048)  # square matrices whose multiplication measures the rate of the machine
 SIDES_ON_GPU = (4096, 8192)
 
 
-class Reached(Exception):  # noqa: N818 - nothing went wrong
-    """Training may end."""
-
-
-class Judge:
-    """Stops the clock and judges; `curve` holds (seconds, accuracy), `rates` images a second in each whole epoch."""
-
-    def __init__(self, test: Digits, target: float) -> None:
-        self._test, self._target = test, target
-        self._steps, self._paused, self._paused_in_epoch = 0, 0.0, 0.0
-        self.curve: list[tuple[float, float]] = []
-        self.rates: list[float] = []
-        self._started = time.perf_counter()
-
-    def watch(self, network: Network) -> None:
-        """Take the network that is judged."""
-        self._network = network
-
-    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
-        """Nothing: there is no checkpoint to go on from."""
-
-    def step(self, images: int, loss: Tensor) -> None:
-        """Judge, every so many steps."""
-        self._steps += 1
-        if self._steps % JUDGE_EVERY:
-            return
-        loss.item()  # waits for the device: the clock may be read now
-        stopped = time.perf_counter()
-        right = int(evaluate(self._network, self._test).right().sum())
-        self.curve.append((stopped - self._started - self._paused, right / len(self._test)))
-        pause = time.perf_counter() - stopped
-        self._paused += pause
-        self._paused_in_epoch += pause
-        self._end_if_reached()
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Keep the epoch's rate, without the pauses."""
-        images = epoch.images_per_second * epoch.seconds
-        self.rates.append(images / (epoch.seconds - self._paused_in_epoch))
-        self._paused_in_epoch = 0.0
-        self._end_if_reached()
-
-    def _end_if_reached(self) -> None:
-        if self.rates and reached(self.curve, self._target) is not None:
-            raise Reached
-
-
 def multiplications(device: torch.device, precision: torch.dtype) -> float:
-    """Floating-point operations a second in matrix multiplication, the best of several."""
+    """Floating-point operations per second in matrix multiplication: the best of several."""
     best = 0.0
     for side in SIDES_ON_GPU if device.type == "cuda" else SIDES:
         left, right = torch.rand(2, side, side, device=device).to(precision)
@@ -100,22 +52,27 @@ def multiplications(device: torch.device, precision: torch.dtype) -> float:
 
 
 def operations(recipe: Recipe, batch_size: int) -> float:
-    """Floating-point operations of a training step, forward and backward, for each of its images."""
+    """Floating-point operations per image of a training step, forward and backward."""
     network = build(recipe.network)
     with FlopCounterMode(display=False) as counter:
         logits = network(torch.zeros(batch_size, 1, 28, 28))
         functional.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.int64)).backward()
-    return counter.get_total_flops() / batch_size
+    return float(counter.get_total_flops()) / batch_size
+
+
+def finished_at(target: float) -> Callable[[Judge], bool]:
+    """End training when the target is confirmed and at least one epoch is complete."""
+    return lambda judge: bool(judge.rates) and reached(judge.curve, target) is not None
 
 
 def main() -> None:
-    """Train a network for each seed that is read."""
+    """Train a network for each seed on standard input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds MNIST/raw/")
-    parser.add_argument("--recipe", type=find, default="default", help="a recipe's name, or a TOML file")
+    parser.add_argument("--recipe", type=find, default="default", help="name of a recipe, or a TOML file")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
-    parser.add_argument("--target", type=float, default=0.992, help="share of the test digits")
-    parser.add_argument("--limit", type=int, help="take the first N digits only")
+    parser.add_argument("--target", type=float, default=0.992, help="accuracy on the test digits, a share")
+    parser.add_argument("--limit", type=int, help="use only the first N digits")
     arguments = parser.parse_args()
 
     full = data.load("full", arguments.data, Path())
@@ -133,10 +90,10 @@ def main() -> None:
     print(json.dumps({"about": about, "device": device.type, "precision": kind}), flush=True)
     for seed in map(int, sys.stdin):
         rate = multiplications(device, precision)
-        judge = Judge(test, arguments.target)
+        judge = Judge(test, JUDGE_EVERY, finished_at(arguments.target))
         with suppress(Reached):
             train(recipe, recipe.epochs, digits, validation, device, seed, [judge], watch=judge.watch)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB; macOS alone counts in bytes
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
         done = {
             "curve": judge.curve,
             "rates": judge.rates,

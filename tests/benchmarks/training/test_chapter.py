@@ -1,10 +1,11 @@
-"""The chapter's loop is what it claims to be: its network, and a loop that learns."""
+"""The chapter's loop: its network is the chapter's, and it learns."""
 
 import gzip
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.datasets import MNIST
 
 from benchmarks.training import chapter
 from pipeline.data.dataset import TENTH
@@ -15,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The bundled tenth as torchvision wants it."""
+    """The bundled tenth in torchvision's layout."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for file in TENTH.glob("*.gz"):
@@ -23,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_network_is_the_chapters_as_ours_is() -> None:
+def test_network_equals_ours() -> None:
     theirs, ours = chapter.ChapterNetwork(), MNISTConvNet()
     assert count_parameters(theirs) == 421_642
     with torch.no_grad():
@@ -33,7 +34,7 @@ def test_network_is_the_chapters_as_ours_is() -> None:
         torch.testing.assert_close(ours(pixels), theirs(pixels))
 
 
-def test_loop_reads_the_folder_and_learns(folder: Path) -> None:
+def test_loop_learns_from_folder(folder: Path) -> None:
     torch.manual_seed(1)
     train, test = chapter.load(str(folder), 16, limit=480)
     network = chapter.ChapterNetwork()
@@ -45,9 +46,9 @@ def test_loop_reads_the_folder_and_learns(folder: Path) -> None:
     assert chapter.evaluate(network, test, CPU) > 0.8
 
 
-def test_pictures_are_normalised_as_ours(folder: Path) -> None:
+def test_images_are_normalised_like_ours(folder: Path) -> None:
     train, _ = chapter.load(str(folder), 480, limit=480)
     images, _ = next(iter(train))
-    everything = chapter.datasets.MNIST(str(folder), train=True).data[:480]
+    everything = MNIST(str(folder), train=True).data[:480]
     torch.testing.assert_close(images.mean(), normalise(everything).mean())
     torch.testing.assert_close(images.std(), normalise(everything).std())

@@ -1,8 +1,7 @@
-"""ONNX Runtime alone, in one process without HTTP: the limit of any server. Started by `benchmarks.serving`
-with the file.
+"""ONNX Runtime alone, in-process and without HTTP: the upper limit of any server.
 
-Waits for lines `{"batch": 64, "seconds": 3}` and answers with calls, seconds, and p50 and p99 of a call, in
-milliseconds.
+`benchmarks.serving` starts it: `python -m benchmarks.serving.onnxruntime_limit MODEL`. It answers each input line
+`{"batch": 64, "seconds": 3}` with the number of calls, the seconds, and p50 and p99 of a call in milliseconds.
 """
 
 import json
@@ -15,16 +14,16 @@ from benchmarks.servers.session import open_session, predict
 
 
 def main() -> None:
-    """Work until the input ends."""
+    """Answer until the input ends."""
     session = open_session(sys.argv[1])
     print(json.dumps({"about": "ONNX Runtime in-process"}), flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        images = np.random.default_rng(1).integers(0, 256, (asked["batch"], 28, 28), np.uint8)
+        order = json.loads(line)
+        images = np.random.default_rng(1).integers(0, 256, (order["batch"], 28, 28), np.uint8)
         predict(session, images)
         calls = []
         began = before = time.perf_counter()
-        while before - began < asked["seconds"]:
+        while before - began < order["seconds"]:
             predict(session, images)
             after = time.perf_counter()
             calls.append(after - before)

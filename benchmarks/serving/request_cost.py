@@ -1,12 +1,11 @@
-"""Where the time of one request goes in our service: `python -m benchmarks.serving.layers`.
+"""CPU time of one request to our service, step by step: `python -m benchmarks.serving.request_cost --model model.onnx`.
 
-Each step is measured by itself, in this process on one core, with real bodies; a real service is asked by one client,
-and what it computes for a request beyond those steps is uvicorn, the event loop and the kernel's sockets. Prints
-microseconds of a request as a Markdown table: of computing, in all threads, so that it counts little what else the
-machine does. A step's is the fastest of several tries: what disturbs only ever adds.
+How it is measured: each step runs alone, in this process on one core, with real request bodies; its time is the
+fastest of several tries, since disturbances only add time. A real service answers one client, and the CPU time per
+request that the steps do not explain belongs to uvicorn, the event loop and the kernel's sockets. Times are CPU time
+of all threads, so other processes hardly influence them. Prints microseconds per request as a Markdown table.
 """
 
-import argparse
 import asyncio
 import os
 import sys
@@ -15,85 +14,77 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import psutil
+
+from benchmarks.harness import command_line
 from benchmarks.harness.load import load
 from benchmarks.harness.processes import BenchmarkError
-from benchmarks.serving.entrants import BODIES, ENTRANTS, OURS, Body, Entrant, read_digits, start
+from benchmarks.harness.tables import markdown
+from benchmarks.serving.__main__ import choose_cores, prepare
+from benchmarks.serving.contenders import BODIES, CONTENDERS, OURS, Body, RunningServer, read_digits
 
-TRIES, SECONDS = 9, 0.1  # of each step
+TRIES, SECONDS = 9, 0.1  # for each step
 LOAD_SECONDS = 2
-# As wrk sends them.
+# The form of wrk's requests.
 REQUEST = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:3000\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
 
 
 def main() -> int:
-    """Measure and print; gives the exit code."""
-    from benchmarks.serving.__main__ import choose_cores, prepare
-
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving.layers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model", type=Path, help="the ONNX file; when not given, the champion is exported")
-    parser.add_argument("--cores", type=int, nargs=2, metavar=("SERVER", "CLIENT"), help="which two cores to use")
+    """Measure and print; returns the exit code."""
+    parser = command_line.make_parser("benchmarks.serving.request_cost", __doc__)
+    parser.add_argument("--model", type=Path, help="ONNX file; the default exports the champion")
+    parser.add_argument("--cores", type=int, nargs=2, metavar=("SERVER", "CLIENT"), help="the two cores to use")
     arguments = parser.parse_args()
-    try:
-        cores = choose_cores(arguments.cores)
-        with tempfile.TemporaryDirectory(prefix="digits-") as folder:
-            model, _ = prepare(arguments.model, Path(folder))
-            os.sched_setaffinity(0, {cores[1]})
-            served = {body: worker_seconds(model, body, cores, Path(folder)) for body in BODIES}
-            os.sched_setaffinity(0, {cores[0]})
-            steps = measure_steps(model, Path(folder))
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return command_line.exit_code(lambda: run(arguments.model, arguments.cores))
+
+
+def run(model: Path | None, requested_cores: list[int] | None) -> None:
+    """Measure all kinds of request and print the table."""
+    cores = choose_cores(requested_cores)
+    with tempfile.TemporaryDirectory(prefix="digits-") as temporary:
+        folder = Path(temporary)
+        exported, _ = prepare(model, folder)
+        os.sched_setaffinity(0, {cores[1]})
+        served = {body: worker_seconds(exported, body, cores, folder) for body in BODIES}
+        os.sched_setaffinity(0, {cores[0]})
+        steps = measure_steps(exported, folder)
     print(table(steps, served))
-    return 0
 
 
 def table(steps: dict[Body, dict[str, float]], served: dict[Body, float]) -> str:
-    """Microseconds as Markdown: the steps, what is left, and the whole."""
-    rows = [
-        "| µs a request, one client | " + " | ".join(body.name for body in BODIES) + " |",
-        "|---|" + "---|" * len(BODIES),
-    ]
-    columns = {
-        body: {**steps[body], "uvicorn, event loop, sockets: the rest": served[body] - sum(steps[body].values())}
+    """Microseconds as Markdown: the steps, the unexplained rest, and the total."""
+    columns = [
+        {
+            **steps[body],
+            "uvicorn, event loop, sockets: the rest": served[body] - sum(steps[body].values()),
+            "total of the worker": served[body],
+        }
         for body in BODIES
-    }
-    for step in columns[BODIES[0]]:
-        rows.append(f"| {step} | " + " | ".join(f"{1e6 * columns[body][step]:,.0f}" for body in BODIES) + " |")
-    rows.append(
-        "| all that the worker computes | " + " | ".join(f"{1e6 * served[body]:,.0f}" for body in BODIES) + " |"
-    )
-    return "\n".join(rows)
+    ]
+    rows = [(step, *(f"{1e6 * column[step]:,.0f}" for column in columns)) for step in columns[0]]
+    return markdown(("µs per request, one client", *(body.name for body in BODIES)), rows)
 
 
 def worker_seconds(model: Path, body: Body, cores: tuple[int, int], folder: Path) -> float:
-    """Seconds that the processes of a real service compute for a request of one client."""
-    (entrant,) = (entrant for entrant in ENTRANTS if entrant.name == OURS)
-    running = start(entrant, model, cores[0], folder / body.name)
-    with running.server as server:
-        running.wait_until_ready()
-        url = running.url(entrant.path(body))
-        load(url, running.body(body), body.content_type, 1, 1, cores[1])
-        before = computed(server.family())
-        measured = load(url, running.body(body), body.content_type, 1, LOAD_SECONDS, cores[1])
-        return (computed(server.family()) - before) / measured.requests
+    """CPU seconds per request of a real service with one client."""
+    ours = RunningServer(CONTENDERS[OURS], model, cores[0], folder / body.name)
+    with ours.process as process:
+        ours.wait_until_ready()
+        load(ours.request(body), 1, 1, cores[1])
+        before = cpu_seconds(process.family())
+        measured = load(ours.request(body), 1, LOAD_SECONDS, cores[1])
+        return (cpu_seconds(process.family()) - before) / measured.requests
 
 
-def computed(processes: list[Any]) -> float:
-    """Seconds that processes computed so far, in the kernel too."""
+def cpu_seconds(processes: list[psutil.Process]) -> float:
+    """CPU seconds of the processes, in user and kernel mode."""
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def measure_steps(model: Path, folder: Path) -> dict[Body, dict[str, float]]:
-    """Seconds of each step of a request, for each kind of body."""
+    """CPU seconds of each step of a request, for each kind of body."""
     os.environ.update(
         {"SERVING_MODEL": str(model), "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
     )
@@ -105,7 +96,7 @@ def measure_steps(model: Path, folder: Path) -> dict[Body, dict[str, float]]:
 
 
 async def _measure_steps() -> dict[Body, dict[str, float]]:
-    # Imported late: the service reads its settings when it is imported.
+    # Imported late: the service reads its settings on import.
     import bentoml
 
     from serving.model.onnx_file import Model
@@ -114,7 +105,7 @@ async def _measure_steps() -> dict[Body, dict[str, float]]:
 
     assert SETTINGS.model
     model = Model.load(SETTINGS.model)
-    app = Digits.to_asgi()
+    app: Any = cast(Any, Digits).to_asgi()
     async with _started(app):
         while bentoml.get_current_service().store.current is None:
             await asyncio.sleep(0.01)
@@ -131,11 +122,11 @@ async def _steps_of(body: Body, model: Any, app: Any, short_path: Any) -> dict[s
     from serving.monitoring.metrics import Metrics
     from serving.web.routes import encode
 
-    (entrant,) = (entrant for entrant in ENTRANTS if entrant.name == OURS)
-    content, digits = entrant.content(body), read_digits(body.images)
-    request = REQUEST % (entrant.path(body).encode(), body.content_type.encode(), len(content), content)
+    ours = CONTENDERS[OURS]
+    content, digits = ours.content(body), read_digits(body.images)
+    request = REQUEST % (ours.path(body).encode(), body.content_type.encode(), len(content), content)
     probabilities = model.predict(digits)
-    served = Served(_Constant(probabilities), "1", "", "")
+    served = Served(cast(Any, _Constant(probabilities)), "1", "", "")
     queue = Batcher(lambda: served, 4096, Metrics())
     decode = images.from_raw if body.raw else images.from_json
 
@@ -145,17 +136,15 @@ async def _steps_of(body: Body, model: Any, app: Any, short_path: Any) -> dict[s
     (queued,) = await _fastest_of(lambda: queue.submit(digits))
     inferred = _fastest(lambda: model.predict(digits))
     encoded = _fastest(lambda: encode(probabilities))
-    short, whole = await _fastest_of(
-        lambda: _call(short_path, entrant, body, content), lambda: _call(app, entrant, body, content)
-    )
+    short, whole = await _fastest_of(lambda: _call(short_path, body, content), lambda: _call(app, body, content))
     queue.close()
     return {
         "HTTP parsed (httptools)": parsed,
         "request id, metrics": whole - short,
-        "headers, routes, tasks; for much at once threads": short - decoded - queued - inferred - encoded,
+        "headers, routes, tasks; threads for large batches": short - decoded - queued - inferred - encoded,
         "JSON decoded (orjson)": loaded,
         "every value checked, uint8 array made": decoded - loaded,
-        "queue (for whoever else is there)": queued,
+        "queue (for batching with other requests)": queued,
         "ONNX Runtime": inferred,
         "answer encoded": encoded,
     }
@@ -163,21 +152,23 @@ async def _steps_of(body: Body, model: Any, app: Any, short_path: Any) -> dict[s
 
 @asynccontextmanager
 async def _started(app: Any) -> AsyncIterator[None]:
-    """The application between its start and its end, told of both as by a server: its middlewares hear it too."""
-    told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-    said: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-    life = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, told.get, said.put))
+    """Run the lifespan protocol of ASGI as a server does: startup on entry, shutdown on exit."""
+    received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    sent: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    life = asyncio.create_task(
+        app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, received.get, sent.put)
+    )
     for event in ("startup", "shutdown"):
-        await told.put({"type": f"lifespan.{event}"})
-        if (answer := await said.get())["type"] != f"lifespan.{event}.complete":
-            raise BenchmarkError(f"The service says {answer} at its {event}.")
+        await received.put({"type": f"lifespan.{event}"})
+        if (answer := await sent.get())["type"] != f"lifespan.{event}.complete":
+            raise BenchmarkError(f"The service answered {event} with {answer}.")
         if event == "startup":
             yield
     await life
 
 
 class _Constant:
-    """A model that takes no time."""
+    """A model that answers without computing."""
 
     seconds_per_image = 0.0
 
@@ -189,7 +180,7 @@ class _Constant:
 
 
 class _Ignored:
-    """What httptools calls, as uvicorn's protocol has it."""
+    """The callbacks that httptools expects, without effect."""
 
     def on_url(self, url: bytes) -> None: ...
     def on_header(self, name: bytes, value: bytes) -> None: ...
@@ -198,8 +189,8 @@ class _Ignored:
     def on_message_complete(self) -> None: ...
 
 
-async def _call(app: Any, entrant: Entrant, body: Body, content: bytes) -> None:
-    path = entrant.path(body)
+async def _call(app: Any, body: Body, content: bytes) -> None:
+    path = CONTENDERS[OURS].path(body)
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -224,13 +215,13 @@ async def _call(app: Any, entrant: Entrant, body: Body, content: bytes) -> None:
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start" and message["status"] != 200:
-            raise BenchmarkError(f"The service answers {message['status']}.")
+            raise BenchmarkError(f"The service answered with status {message['status']}.")
 
     await app(scope, receive, send)
 
 
 def _fastest(step: Callable[[], object]) -> float:
-    """Seconds that a step computes, in the fastest try."""
+    """CPU seconds of a step in the fastest try."""
     fastest = float("inf")
     for _ in range(TRIES):
         count, began = 0, time.process_time()
@@ -242,7 +233,7 @@ def _fastest(step: Callable[[], object]) -> float:
 
 
 async def _fastest_of(*steps: Callable[[], Awaitable[object]]) -> list[float]:
-    """The same for steps that are awaited, in turns."""
+    """The same for coroutines; all steps take turns in each try."""
     fastest = [float("inf")] * len(steps)
     for _ in range(TRIES):
         for k, step in enumerate(steps):
