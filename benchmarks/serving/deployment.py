@@ -149,6 +149,6 @@ def register(model: Path, folder: Path) -> list[str]:
         file = folder / f"{number}.onnx"
         onnx.save(content, file)
         with mlflow.start_run():
-            versions.append(str(registry.number(registry.register(file, read_digits(1)))))
+            versions.append(str(registry.register(file, read_digits(1)).number))
     mlflow.MlflowClient().set_registered_model_alias(registry.MODEL, registry.CHAMPION, versions[0])
     return versions

@@ -10,7 +10,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from pipeline.data import dataset as data
 from pipeline.networks import MNISTConvNet
 from pipeline.recipes import RECIPES, Augmentation
 from pipeline.training import loop
-from pipeline.training.loop import Epoch
+from pipeline.training.run import Run
 
 EPOCHS = 3
 
@@ -88,26 +88,13 @@ CHOICES = {
 }
 
 
-class Rates:
-    """A reporter that prints images/s after each epoch."""
-
-    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
-        """Do nothing: there is no checkpoint to resume from."""
-
-    def step(self, images: int, loss: Tensor) -> None:
-        """Do nothing."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Print the rate."""
-        print(epoch.images_per_second, flush=True)
-
-
 def train(name: str) -> None:
     """Train with one choice undone, in this process."""
     CHOICES[name].undo()
-    recipe = replace(RECIPES["default"], **CHOICES[name].recipe)
-    tenth = data.load("tenth", None, Path())
-    loop.train(recipe, EPOCHS, tenth.train, tenth.validation, torch.device("cpu"), 1, [Rates()])
+    recipe = replace(RECIPES["default"], epochs=EPOCHS, epochs_on_tenth=None, **CHOICES[name].recipe)
+    trained = loop.train(Run(recipe, 1, data.load("tenth", None, Path()), torch.device("cpu")))
+    for epoch in trained.epochs:
+        print(epoch.images_per_second)
 
 
 def rate(name: str) -> float:

@@ -7,8 +7,8 @@ of the main thread, which starts each operator and waits for the other threads. 
 import argparse
 import math
 import os
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; must precede the import of torch
@@ -20,8 +20,10 @@ from benchmarks.harness.tables import markdown
 from pipeline.data import dataset as data
 from pipeline.data.dataset import Digits
 from pipeline.recipes import Recipe, find
+from pipeline.training.callback import Callback
 from pipeline.training.devices import describe_device
-from pipeline.training.loop import Epoch, train
+from pipeline.training.loop import train
+from pipeline.training.run import Run
 
 SKIPPED, PROFILED = 10, 25  # steps
 
@@ -41,15 +43,12 @@ KINDS = {
 }
 
 
-class Profiled:
-    """A reporter that profiles some steps and then ends training."""
+class Profiled(Callback):
+    """A callback that profiles some steps and then ends training."""
 
     def __init__(self) -> None:
         self._steps = 0
         self.profile = profile(activities=[ProfilerActivity.CPU])
-
-    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
-        """Do nothing: there is no checkpoint to resume from."""
 
     def step(self, images: int, loss: Tensor) -> None:
         """Start the profiler after the warm-up; stop it, and training, after PROFILED steps."""
@@ -60,19 +59,16 @@ class Profiled:
             self.profile.stop()
             raise KeyboardInterrupt
 
-    def epoch(self, epoch: Epoch) -> None:
-        """Do nothing: all steps belong to one epoch."""
-
 
 def shares(recipe: Recipe) -> tuple[dict[str, float], float]:
     """Share of each kind of work in a training step on the CPU, largest first; and milliseconds per step."""
     tenth = data.load("tenth", None, Path("unused"))
     times = math.ceil((SKIPPED + PROFILED) * recipe.batch_size / len(tenth.train))  # one epoch has all steps
     digits = Digits(tenth.train.images.repeat(times, 1, 1), tenth.train.labels.repeat(times))
-    reporter = Profiled()
+    profiled = Profiled()
     with suppress(KeyboardInterrupt):
-        train(recipe, 1, digits, tenth.validation, torch.device("cpu"), 1, [reporter])
-    averages = reporter.profile.key_averages()
+        train(Run(recipe, 1, replace(tenth, train=digits), torch.device("cpu")), [profiled])
+    averages = profiled.profile.key_averages()
     total = sum(each.self_cpu_time_total for each in averages)
     found = {
         kind: sum(each.cpu_time_total for each in averages if each.key in operators) / total

@@ -12,6 +12,7 @@ import argparse
 import os
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; must precede the import of torch
@@ -23,7 +24,8 @@ from pipeline.evaluation import evaluate, fit_temperature
 from pipeline.networks import count_parameters
 from pipeline.recipes import find
 from pipeline.training.devices import choose_device, describe_device
-from pipeline.training.loop import epochs_of, train
+from pipeline.training.loop import train
+from pipeline.training.run import Run
 
 HELD_OUT = 10_000
 
@@ -52,8 +54,8 @@ def main() -> None:
         validation, test, seconds, calibration = [], [], [], []
         for seed in range(1, arguments.seeds + 1):
             started = time.perf_counter()
-            epochs = epochs_of(recipe, tenth=arguments.data == "tenth")
-            network = train(recipe, epochs, dataset.train, dataset.validation, device, seed)
+            run = Run(recipe, seed, dataset, device)
+            network = train(run).network
             seconds.append(time.perf_counter() - started)
             on_validation = evaluate(network, dataset.validation)
             on_test = evaluate(network, full.read_test())
@@ -66,7 +68,7 @@ def main() -> None:
                 flush=True,
             )
         rows.append(
-            f"| `{name}` | {count_parameters(network):,} | {epochs} | {spread(validation)} | {spread(test)} | "
+            f"| `{name}` | {count_parameters(network):,} | {run.epochs} | {spread(validation)} | {spread(test)} | "
             f"{statistics.mean(seconds):.0f} | {statistics.mean(after for _, after in calibration):.4f} |"
         )
     print("\n| recipe | parameters | epochs | validation % | test % | seconds | calibration error |")
@@ -76,7 +78,7 @@ def main() -> None:
 
 def hold_out(names: list[str], seeds: int, full: DataSet, device: torch.device) -> None:
     """Train without the held-out digits; print accuracy and loss in nats on them."""
-    learned_from = Digits(full.train.images[:-HELD_OUT], full.train.labels[:-HELD_OUT])
+    dataset = replace(full, train=full.train[:-HELD_OUT])
     held_out = Digits(
         torch.cat([full.validation.images, full.train.images[-HELD_OUT:]]),
         torch.cat([full.validation.labels, full.train.labels[-HELD_OUT:]]),
@@ -86,8 +88,7 @@ def hold_out(names: list[str], seeds: int, full: DataSet, device: torch.device) 
     for name in names:
         recipe = find(name)
         evaluations = [
-            evaluate(train(recipe, recipe.epochs, learned_from, full.validation, device, seed), held_out)
-            for seed in range(1, seeds + 1)
+            evaluate(train(Run(recipe, seed, dataset, device)).network, held_out) for seed in range(1, seeds + 1)
         ]
         right = spread([100 * one.accuracy() for one in evaluations])
         loss = statistics.mean(one.loss(fit_temperature(one)) for one in evaluations)

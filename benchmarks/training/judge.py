@@ -1,21 +1,21 @@
-"""Time to an accuracy: a reporter of the training loop that evaluates the network while its clock is stopped."""
+"""Time to an accuracy: a training callback that evaluates the network while its clock is stopped."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor
 
 from pipeline.data.dataset import Digits
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network
-from pipeline.training.loop import Epoch
+from pipeline.training.callback import Callback, Epoch
 
 
 class Reached(Exception):  # noqa: N818 - not an error
     """Ends training early: the judge has measured enough."""
 
 
-class Judge:
+class Judge(Callback):
     """Evaluates the network, with averaged weights, on test digits every `every` steps, and excludes that time.
 
     The clock starts when the judge is created. Evaluation on the validation digits after an epoch is part of the time.
@@ -39,12 +39,9 @@ class Judge:
         self.images = 0
         self._started = time.perf_counter()
 
-    def watch(self, network: Network) -> None:
+    def start(self, network: Network) -> None:
         """Set the network to evaluate."""
         self._network = network
-
-    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
-        """Do nothing: there is no checkpoint to resume from."""
 
     def step(self, images: int, loss: Tensor) -> None:
         """Evaluate after every `every`-th step."""

@@ -20,16 +20,14 @@ from pipeline.data.dataset import DataSet, Digits
 from pipeline.recipes import Recipe, find
 from pipeline.training.devices import choose_device, describe_device
 from pipeline.training.loop import train
+from pipeline.training.run import Run
 
 
 def sprint(recipe: Recipe, dataset: DataSet, test: Digits, seed: int, target: float, every: int) -> Judge | None:
     """One training; None if it ends below the target."""
     judge = Judge(test, every, lambda judge: bool(judge.curve) and judge.curve[-1][1] >= target)
     try:
-        train(
-            recipe, recipe.epochs, dataset.train, dataset.validation, test.labels.device, seed, [judge],
-            watch=judge.watch,
-        )  # fmt: skip
+        train(Run(recipe, seed, dataset, test.labels.device), [judge])
     except Reached:
         return judge
     return None

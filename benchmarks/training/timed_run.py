@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; must precede the import of torch
@@ -25,11 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.training.judge import Judge, Reached
 from benchmarks.training.speedup import reached
 from pipeline.data import dataset as data
-from pipeline.data.dataset import Digits
 from pipeline.networks import build
 from pipeline.recipes import Recipe, find
-from pipeline.training.devices import choose_device, choose_precision, describe_device
+from pipeline.training.devices import choose_device, describe_device
 from pipeline.training.loop import train
+from pipeline.training.run import Run
 
 JUDGE_EVERY = 50  # steps
 SIDES = (1024, 2048)  # square matrices whose multiplication measures the rate of the machine
@@ -76,15 +77,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     full = data.load("full", arguments.data, Path())
-    digits, validation, test = (
-        Digits(part.images[: arguments.limit], part.labels[: arguments.limit])
-        for part in (full.train, full.validation, full.read_test())
-    )
-    recipe, device = arguments.recipe, choose_device(arguments.device)
-    test = test.to(device)
-    batch_size = recipe.batch_size if device.type == "cpu" else recipe.batch_size_on_gpu
-    operations_per_image = operations(recipe, batch_size)
-    precision = choose_precision(device, recipe.mixed_precision)
+    part = slice(arguments.limit)
+    dataset = replace(full, train=full.train[part], validation=full.validation[part])
+    device = choose_device(arguments.device)
+    test = full.read_test()[part].to(device)
+    run = Run(arguments.recipe, 1, dataset, device)
+    batch_size, precision = run.batch_size, run.precision
+    operations_per_image = operations(run.recipe, batch_size)
     kind = str(precision).removeprefix("torch.")
     about = f"torch {torch.__version__}, {describe_device(device)}, {kind}, batches of {batch_size}"
     print(json.dumps({"about": about, "device": device.type, "precision": kind}), flush=True)
@@ -92,7 +91,7 @@ def main() -> None:
         rate = multiplications(device, precision)
         judge = Judge(test, JUDGE_EVERY, finished_at(arguments.target))
         with suppress(Reached):
-            train(recipe, recipe.epochs, digits, validation, device, seed, [judge], watch=judge.watch)
+            train(replace(run, seed=seed), [judge])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
         done = {
             "curve": judge.curve,

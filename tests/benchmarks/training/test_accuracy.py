@@ -1,15 +1,14 @@
 """The evaluation of recipes on held-out digits."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.training import accuracy
 from pipeline.data.dataset import DataSet, Digits
-from pipeline.networks import Network
-from pipeline.training.loop import train
+from pipeline.training.loop import Trained, train
+from pipeline.training.run import Run
 
 
 def test_held_out_digits_are_evaluated_and_not_learned_from(
@@ -19,9 +18,9 @@ def test_held_out_digits_are_evaluated_and_not_learned_from(
     recipe.write_text("epochs = 1\nbatch_size = 100\n")
     learned_from: list[Digits] = []
 
-    def recorded(*arguments: Any) -> Network:
-        learned_from.append(arguments[2])
-        return train(*arguments)
+    def recorded(run: Run) -> Trained:
+        learned_from.append(run.dataset.train)
+        return train(run)
 
     monkeypatch.setattr(accuracy, "HELD_OUT", 1500)
     monkeypatch.setattr(accuracy, "train", recorded)

@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-import torch
 
 from benchmarks.training import judge as judging
 from benchmarks.training.judge import Judge, Reached
@@ -16,8 +15,8 @@ from pipeline.evaluation import Evaluation, evaluate
 from pipeline.networks import Network
 from pipeline.training.loop import train
 from tests.conftest import QUICK
+from tests.pipeline.training.test_loop import short
 
-CPU = torch.device("cpu")
 AVERAGED = replace(QUICK, averaging=0.9)
 
 
@@ -40,10 +39,9 @@ def slow_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slow_evaluation")
 def test_evaluation_pauses_clock_and_confirmed_target_ends_training(tenth: DataSet) -> None:
-    test = Digits(tenth.validation.images, tenth.validation.labels)
-    judge = Judge(test, JUDGE_EVERY, finished_at(0.5))
+    judge = Judge(tenth.validation, JUDGE_EVERY, finished_at(0.5))
     with suppress(Reached):
-        train(AVERAGED, 3, tenth.train, tenth.validation, CPU, 1, [judge], watch=judge.watch)
+        train(short(AVERAGED, 3, tenth), [judge])
     seconds, accuracies = zip(*judge.curve, strict=True)
     assert len(judge.curve) == 2  # the first epoch has 86 steps and one evaluation; the second confirms the target
     assert min(accuracies) >= 0.5
@@ -64,12 +62,12 @@ def test_sprint_ends_at_first_evaluation_at_target(tenth: DataSet) -> None:
 
 
 def test_sprint_without_target_has_no_time(tenth: DataSet) -> None:
-    few = replace(tenth, train=Digits(tenth.train.images[:640], tenth.train.labels[:640]))
+    few = replace(tenth, train=tenth.train[:640])
     assert sprint(replace(QUICK, epochs=1), few, tenth.validation, 1, 2.0, 10**9) is None
 
 
 def test_averaged_weights_are_evaluated(tenth: DataSet) -> None:
     judge = Judge(tenth.validation, JUDGE_EVERY, finished_at(1.1))
-    few = Digits(tenth.train.images[:3200], tenth.train.labels[:3200])
-    network = train(AVERAGED, 1, few, tenth.validation, CPU, 1, [judge], watch=judge.watch)
+    run = short(AVERAGED, 1, replace(tenth, train=tenth.train[:3200]))
+    network = train(run, [judge]).network
     assert judge.curve[-1][1] == pytest.approx(evaluate(network, tenth.validation).accuracy())
