@@ -38,7 +38,7 @@ lint: $(INSTALLED) ## style, formatting, import rules, language and workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python .ci/prose.py
-	$(BIN)/zizmor --offline --no-progress --quiet .github
+	$(BIN)/zizmor --offline --no-progress --pedantic --quiet .github
 
 types: $(INSTALLED) ## static types, by mypy
 	$(BIN)/mypy
@@ -58,15 +58,15 @@ bench-train: $(INSTALLED) ## time the chapter's loop against ours (MNIST_DIR mus
 bench-serve: $(INSTALLED) ## time the service against others (needs wrk, two cores, a champion); BENCH_ARGS="--quick" is a trial
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
 
-pictures: $(INSTALLED) ## draw docs/pictures anew: those of convolution and pooling, and those of the champion's run
+pictures: $(INSTALLED) ## draw docs/pictures: convolution, pooling, and the pictures of the champion's run
 	$(BIN)/python -m pipeline.report.illustrations
 
 format: $(INSTALLED) ## rewrite the code in ruff's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Compose wants a folder's full path, and an image has no repository to ask for its commit. Where training ends without a
-# champion, its last line says why.
+# Compose needs a folder's full path, and an image has no repository to read its commit from. If training ends without a
+# champion, its last line has the reason.
 up: ## containers: build and start the whole flow; ends when the service is ready
 	$(if $(MNIST_DIR),MNIST_DIR="$(abspath $(MNIST_DIR))") \
 	GIT_COMMIT="$$(git describe --always --abbrev=40 --dirty --exclude='*' 2>/dev/null)" \

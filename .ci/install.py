@@ -46,6 +46,12 @@ def uv_environment(pip_configuration: str) -> dict[str, str]:
     return {variable: value for variable, value in translated.items() if variable not in os.environ}
 
 
+def locked_uv() -> str:
+    """Return the entry of uv in the lock: its version and hashes."""
+    entry = re.search(r"^uv==(?:.*\\\n)*.*\n", (REQUIREMENTS / "dev.txt").read_text(), re.MULTILINE)
+    return entry.group() if entry else "uv"
+
+
 class Installer:
     """uv, or pip once uv has failed."""
 
@@ -57,10 +63,8 @@ class Installer:
         self.environment = {"UV_INDEX_STRATEGY": "unsafe-best-match", **uv_environment(listed)}
         self.command = UV
         if not find_spec("uv"):
-            lock = (REQUIREMENTS / "dev.txt").read_text()
-            entry = re.search(r"^uv==.*?(?=^[^ ])", lock, re.MULTILINE | re.DOTALL)
             with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
-                requirement.write(entry.group() if entry else "")
+                requirement.write(locked_uv())
                 requirement.flush()
                 if not self._run([*PIP, "--require-hashes", "--no-deps", "-r", requirement.name]):
                     print("uv cannot be installed; pip installs everything instead", flush=True)
