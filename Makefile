@@ -50,7 +50,7 @@ test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down 
 	$(BIN)/python -m pytest -m "stack or browser" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)
 
 docs: $(INSTALLED) ## build the documentation site into build/site; a broken link fails
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 bench-train: $(INSTALLED) ## time the chapter's loop against ours (MNIST_DIR must be set); BENCH_ARGS="--keras" adds Keras
 	$(BIN)/python -m benchmarks.training $(BENCH_ARGS)
@@ -77,7 +77,8 @@ down: ## containers: stop everything; the runs and models stay
 	docker compose down
 
 clean: ## remove the virtual environments and caches; the runs and models in var/ stay
-	rm -rf $(VENV) $(VENV)-tensorflow $(VENV)-servers .mypy_cache .pytest_cache .ruff_cache build ./*.egg-info
+	rm -rf $(VENV) $(VENV)-tensorflow $(VENV)-servers .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+		build ./*.egg-info
 
 # Locked versions. dev.txt is resolved first, for all supported Pythons and systems at once. The other files are subsets
 # of it, so that tests run against the versions that ship. `make lock UPGRADE=1` takes the newest.
