@@ -97,6 +97,20 @@ def test_images_are_built_for_both_architectures_from_existing_stages() -> None:
         assert "target" not in image or f" AS {image['target']}\n" in dockerfile
 
 
+def test_hooks_run_each_linter_of_make() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    makefile = (ROOT / "Makefile").read_text()
+    recipes = makefile[makefile.index("\nlint:") : makefile.index("\nunit:")]
+    linters = re.findall(r"^\t\$\(BIN\)/(.*)$", recipes, re.MULTILINE)
+    entries = [hook["entry"].removeprefix(".venv/bin/").replace(" --force-exclude", "") for hook in hooks]
+    assert sorted(entries) == sorted(linter.removesuffix(" .") for linter in linters)
+
+
+def test_dependabot_updates_packages_images_and_actions() -> None:
+    updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
+    assert {update["package-ecosystem"] for update in updates} == {"pip", "docker", "github-actions"}
+
+
 def test_devcontainer_forwards_service_and_mlflow() -> None:
     described = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
     assert described["forwardPorts"] == [3000, 5000]
@@ -111,7 +125,7 @@ def test_sources_have_lf_line_ends() -> None:
 def test_run_checks_the_port_before_training() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        command = ["make", "run", f"SERVE_PORT={port}", f"PYTHON={sys.executable}"]
+        command = ["make", "--no-print-directory", "run", f"SERVE_PORT={port}", f"PYTHON={sys.executable}"]
         done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=30)
     assert done.returncode != 0
     assert done.stdout == ""
