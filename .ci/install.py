@@ -35,7 +35,7 @@ IMPATIENT = {"UV_HTTP_RETRIES": "1", "UV_HTTP_TIMEOUT": "15", "PIP_RETRIES": "1"
 def uv_environment(pip_configuration: str) -> dict[str, str]:
     """Translate the output of `pip config list` into variables of uv, except those that are set already.
 
-    A later line wins: pip lists its files first and its environment variables after them, under `:env:`.
+    As in pip, the section `install` wins over `global`, and environment variables (`:env:`) win over both.
     """
     translated = {}
     lines = re.findall(r"^(global|install|:env:)\.([a-z-]+)=(.+)$", pip_configuration, re.MULTILINE)
@@ -85,7 +85,9 @@ class Installer:
             return
         arguments = ["-r", str(requirements)]
         if index:
-            if self._run([*self.command, "--index-url", index, *arguments], **IMPATIENT):
+            # For uv, UV_DEFAULT_INDEX would win over --index-url.
+            option = "--default-index" if self.command == UV else "--index-url"
+            if self._run([*self.command, option, index, *arguments], **IMPATIENT):
                 return
             print(f"{index} is unavailable; torch comes from the configured package index", flush=True)
         self.install(*arguments)
