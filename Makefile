@@ -58,7 +58,7 @@ bench-train: $(INSTALLED) ## time the chapter's loop against ours (MNIST_DIR mus
 bench-serve: $(INSTALLED) ## time the service against others (needs wrk, two cores, a champion); BENCH_ARGS="--quick" is a trial
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
 
-pictures: $(INSTALLED) ## draw docs/pictures: convolution, pooling, and the pictures of the champion's run
+pictures: $(INSTALLED) ## draw docs/pictures: those of docs/how-it-works.md and of the champion's run
 	$(BIN)/python -m pipeline.report.illustrations
 
 format: $(INSTALLED) ## rewrite the code in ruff's format

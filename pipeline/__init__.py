@@ -1,9 +1,9 @@
 """The training side: MNIST in, a proven and promoted ONNX model out."""
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # as in pyproject.toml; a test holds them equal
 
 
 class PipelineError(Exception):
-    """What users can put right themselves: the message is one sentence that says what to do."""
+    """An error that users can correct: the message is one sentence that says what to do."""
 
     exit_code = 1

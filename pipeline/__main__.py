@@ -1,4 +1,4 @@
-"""`python -m pipeline COMMAND`: reads the command and its settings, and turns each expected error into a sentence."""
+"""`python -m pipeline COMMAND`, or `digits COMMAND`: the command line, with a sentence for each expected error."""
 
 import argparse
 import logging
@@ -7,19 +7,27 @@ import signal
 import sys
 from typing import Any
 
-from pipeline import PipelineError
+from pipeline import PipelineError, __version__
 from pipeline.progress import set_up_logging
-from pipeline.settings import CompareSettings, ExportSettings, PromoteSettings, Settings, TrainSettings, read
+from pipeline.settings import (
+    CompareSettings,
+    ExportSettings,
+    PromoteSettings,
+    RollbackSettings,
+    Settings,
+    TrainSettings,
+    read,
+)
 
-INTERRUPTED = 130  # the shell's exit code for it
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 COMMANDS: dict[str, tuple[type[Settings], str]] = {
-    "train": (TrainSettings, "train a recipe, export and prove the model, promote it if it deserves it"),
-    "compare": (CompareSettings, "train recipes over seeds, and put them side by side in one table and one picture"),
+    "train": (TrainSettings, "train a recipe, export and prove the model, promote it if it passes the gate"),
+    "compare": (CompareSettings, "train recipes over seeds; one table and one chart"),
     "export": (ExportSettings, "write the champion, or another version, to one ONNX file"),
     "promote": (PromoteSettings, "judge a version by the gate, and make it champion if it passes"),
-    "rollback": (Settings, "make the previous champion champion again"),
-    "status": (Settings, "list the versions, which is champion, and why"),
+    "rollback": (RollbackSettings, "swap champion and previous; run again to undo"),
+    "status": (Settings, "list the versions: aliases, accuracy, verdict of the gate"),
 }
 
 
@@ -27,16 +35,17 @@ def main(arguments: list[str]) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, or 1 if the command failed, or 2 if it was told something that cannot be.
+        The exit code: 0, or 1 if the command failed, 2 for a wrong setting, 130 after Ctrl-C or SIGTERM.
     """
-    # By default OpenMP's threads wait for each other without giving up the core, and training slows down several times
-    # as soon as anything else runs on the machine (docs/performance.md). Read by torch's import.
+    # By default OpenMP's threads spin while they wait for each other, and training slows down several times as soon as
+    # anything else runs on the machine (docs/performance.md). torch reads this when it is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     parser = argparse.ArgumentParser(
         prog="python -m pipeline",
-        description="From MNIST to a model that deserves to be served.",
+        description="From MNIST to a proven and promoted model.",
         epilog="`python -m pipeline COMMAND --help` lists the settings of a command.",
     )
+    parser.add_argument("--version", action="version", version=f"digits {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, does) in COMMANDS.items():
         subparsers.add_parser(name, help=does)
@@ -45,25 +54,25 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` ends a run as Ctrl-C does
     try:
         settings: Any = read(COMMANDS[command][0], arguments[1:], command)
-        # torch and MLflow take seconds to import: not before the settings are known to be right
-        from mlflow.exceptions import MlflowException
-
+        # torch and MLflow take seconds to import: check the settings first
         from pipeline import commands
+        from pipeline.tracking.connection import translated_errors
 
-        try:
+        with translated_errors():
             getattr(commands, command)(settings)
-        except MlflowException as error:
-            raise PipelineError(f"MLflow cannot go on: {' '.join(str(error).split())}") from error
     except PipelineError as error:
         logging.getLogger("pipeline").error("%s", error)
         return error.exit_code
     except KeyboardInterrupt:
-        logging.getLogger("pipeline").error(
-            "Interrupted: what is done is kept, and the same command goes on from there."
-        )
+        logging.getLogger("pipeline").error("Interrupted. Progress is saved; run the same command to resume.")
         return INTERRUPTED
     return 0
 
 
+def console() -> int:
+    """Run the command that this process was started with: the entry point of the script `digits`."""
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(console())

@@ -1,185 +1,130 @@
-"""One run, from the digits to a registered version: train, look inside, export, prove, and tell MLflow all of it."""
+"""One run, from the digits to a registered version: train, evaluate, draw, export, prove, register."""
 
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import mlflow
-import torch
-from mlflow.entities.model_registry import ModelVersion
-from torch import Tensor
-
 from pipeline import evaluation, export
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import Digits
 from pipeline.evaluation import Evaluation
-from pipeline.networks import Network, count_macs, count_parameters
+from pipeline.networks import count_macs, count_parameters
 from pipeline.progress import EpochProgress, RunProgress
-from pipeline.recipes import RECIPES, Recipe
-from pipeline.report import page as report
-from pipeline.settings import RunSettings, TrainSettings
-from pipeline.tracking import registry
-from pipeline.tracking import runs as tracking
-from pipeline.training import fingerprint as provenance
+from pipeline.recipes import RECIPES
+from pipeline.report import page
+from pipeline.settings import RunSettings
+from pipeline.tracking import registry, runs
+from pipeline.tracking.registry import Version
+from pipeline.tracking.runs import ActiveRun, EpochLogger
 from pipeline.training.checkpoint import Checkpoint
-from pipeline.training.devices import choose_precision, describe_device
-from pipeline.training.loop import Epoch, epochs_of, train
+from pipeline.training.fingerprint import code_digest
+from pipeline.training.loop import Trained, train
+from pipeline.training.run import Run
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class History:
-    """A reporter that keeps the epochs."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-
-    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
-        """Keep what was before."""
-        self.epochs = list(epochs)
-
-    def step(self, images: int, loss: Tensor) -> None:
-        """Nothing: only epochs are kept."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Keep it."""
-        self.epochs.append(epoch)
-
-
 @dataclass(frozen=True)
-class Learned:
-    """What training brought, and how good it is."""
+class Result:
+    """A trained network and its evaluation.
 
-    network: Network
-    epochs: list[Epoch]
-    growth: dict[int, Tensor]  # the first layer's filters over the epochs, as `train` gives them
+    Attributes:
+        trained: the network and its history.
+        validation: its answers on the validation split.
+        temperature: fitted on the validation split.
+        test_digits: the test split.
+        test: its answers on the test split.
+    """
+
+    trained: Trained
     validation: Evaluation
     temperature: float
-    digits: Digits  # of the test split
+    test_digits: Digits
     test: Evaluation
 
 
-def run(recipe: Recipe, settings: TrainSettings, dataset: DataSet, device: torch.device) -> ModelVersion:
-    """Train the recipe in an MLflow run of its own, export the network, prove the file equal, and register it.
+def train_and_register(run: Run, settings: RunSettings) -> Version:
+    """Train in an MLflow run, export the network, prove the file equal to it, and register the file.
 
-    The dense network is trained before any other if no run of it is there yet: every report shows the improvement.
+    If no run of the dense network on the same data is finished, it is trained first: every report shows the
+    improvement over it.
 
     Raises:
-        TrainingError: training cannot go on.
-        ParityError: the exported file is not the trained network.
+        TrainingError: training cannot continue.
+        ParityError: the exported file differs from the trained network.
     """
-    dense_accuracy = tracking.find_dense_accuracy(dataset.digest)
-    if recipe.name != "dense" and dense_accuracy is None:
-        log.info("Training the dense network first, to compare with.")
-        dense_accuracy = measure(RECIPES["dense"], settings.seed, settings, dataset, device).test.accuracy()
-    with _tracked(recipe, settings.seed, settings, dataset, device) as checkpoint:
-        learned = _learn(recipe, settings.seed, dataset, device, checkpoint)
-        if recipe.name != "dense" and dense_accuracy is not None:
-            gain = learned.test.accuracy() - dense_accuracy
-            mlflow.log_metric("test_accuracy_over_dense", gain)
-            log.info("That is %.2f points more than the dense network.", 100 * gain)
-        tracking.log_predictions(learned.digits, learned.test.probabilities(learned.temperature))
-        _log_report(recipe, learned, str(checkpoint.run_id))
-        version = _register(recipe, settings, dataset, device, learned, str(checkpoint.run_id))
+    dense_accuracy = runs.find_dense_accuracy(run.dataset.digest)
+    if run.recipe.name != "dense" and dense_accuracy is None:
+        log.info("Training the dense network first, as the baseline.")
+        dense_accuracy = measure(replace(run, recipe=RECIPES["dense"]), settings).test.accuracy()
+    with _tracked(run, settings) as (active, checkpoint):
+        result = _train_and_evaluate(run, active, checkpoint)
+        if run.recipe.name != "dense" and dense_accuracy is not None:
+            gain = result.test.accuracy() - dense_accuracy
+            active.log_metrics({"test_accuracy_over_dense": gain})
+            log.info("Improvement over the dense network: %.2f points.", 100 * gain)
+        active.log_predictions(result.test_digits, result.test.probabilities(result.temperature))
+        _log_report(run, result, active)
+        version = _register(run, result, active)
     checkpoint.remove()
     return version
 
 
-def measure(
-    recipe: Recipe,
-    seed: int,
-    settings: RunSettings,
-    dataset: DataSet,
-    device: torch.device,
-    runs: RunProgress | None = None,
-) -> Learned:
-    """Train the recipe in an MLflow run of its own, and report: as `run` does, but nothing is exported or registered.
+def measure(run: Run, settings: RunSettings, progress: RunProgress | None = None) -> Result:
+    """Train in an MLflow run and report as `train_and_register` does, without exporting or registering anything.
 
     Args:
-        recipe: what to train.
-        seed: decides weights, order and augmentation.
-        settings: where checkpoints are kept, and whether one is gone on from.
-        dataset: what to train on.
-        device: where to train.
-        runs: the runs that this is one of, if it is; shown above its epochs.
+        run: what to train.
+        settings: where checkpoints are kept, and whether to start over.
+        progress: of the runs that this is one of; shown above its epochs.
 
     Raises:
-        TrainingError: training cannot go on.
+        TrainingError: training cannot continue.
     """
-    with _tracked(recipe, seed, settings, dataset, device) as checkpoint:
-        learned = _learn(recipe, seed, dataset, device, checkpoint, runs)
-        _log_report(recipe, learned, str(checkpoint.run_id))
+    with _tracked(run, settings) as (active, checkpoint):
+        result = _train_and_evaluate(run, active, checkpoint, progress)
+        _log_report(run, result, active)
     checkpoint.remove()
-    return learned
-
-
-def tags(fingerprint: str, dataset: DataSet, device: torch.device) -> dict[str, str]:
-    """Where a run's result comes from."""
-    found = {
-        "data": dataset.name,
-        "data_source": dataset.source,
-        "data_digest": dataset.digest,
-        "device": describe_device(device),
-        "fingerprint": fingerprint,
-        "git_commit": provenance.git_commit(),
-        **{f"version.{name}": number for name, number in provenance.versions().items()},
-    }
-    if dataset.name == "tenth":
-        found["warning"] = "Trained on the bundled tenth of MNIST: expect lower accuracy."
-    return found
+    return result
 
 
 @contextmanager
-def _tracked(
-    recipe: Recipe, seed: int, settings: RunSettings, dataset: DataSet, device: torch.device
-) -> Iterator[Checkpoint]:
-    """An MLflow run, a new one or one that was cut off, and its checkpoint."""
-    mark = provenance.fingerprint(recipe, seed, device, dataset)
-    file = settings.state_dir / "checkpoints" / f"{recipe.name}-{mark[:12]}.pt"
+def _tracked(run: Run, settings: RunSettings) -> Iterator[tuple[ActiveRun, Checkpoint]]:
+    """An MLflow run, new or resumed, and its checkpoint."""
+    file = settings.state_dir / "checkpoints" / f"{run.recipe.name}-{run.fingerprint[:12]}.pt"
     if settings.fresh:
         file.unlink(missing_ok=True)
-    checkpoint = Checkpoint(file, mark)
-    precision = str(choose_precision(device, recipe.mixed_precision)).removeprefix("torch.")
-    described = {"recipe": recipe.name, "precision": precision, **tags(mark, dataset, device)}
-    with tracking.run(f"{recipe.name}-{seed}", described, checkpoint.run_id) as run_id:
-        if run_id != checkpoint.run_id:
+    checkpoint = Checkpoint(file, run.fingerprint)
+    with runs.start(run.name, run.tags, checkpoint.run_id) as active:
+        if not active.resumed:
             chosen = settings.model_dump(mode="json", exclude={"recipes", "seeds"})
-            tracking.log_parameters(recipe, chosen | {"recipe": recipe.name, "seed": seed})
-            tracking.log_dataset(dataset)
-        checkpoint.run_id = run_id
-        yield checkpoint
+            active.log_parameters(chosen | {"recipe": run.recipe.name, "seed": run.seed})
+            active.log_recipe(run.recipe)
+            active.log_dataset(run.dataset)
+        checkpoint.run_id = active.id
+        yield active, checkpoint
 
 
-def _learn(
-    recipe: Recipe,
-    seed: int,
-    dataset: DataSet,
-    device: torch.device,
-    checkpoint: Checkpoint,
-    runs: RunProgress | None = None,
-) -> Learned:
-    epochs = epochs_of(recipe, tenth=dataset.name == "tenth")
-    history, growth = History(), dict[int, Tensor]()
-    with EpochProgress(recipe.name, epochs, len(dataset.train), device, runs) as progress:
-        network = train(
-            recipe, epochs, dataset.train, dataset.validation, device, seed,
-            [progress, history, tracking.RunReporter(str(checkpoint.run_id))], checkpoint, growth=growth,
-        )  # fmt: skip
-    seconds = sum(epoch.seconds for epoch in history.epochs)  # also of those before a run was cut off
-    validation = evaluation.evaluate(network, dataset.validation)
+def _train_and_evaluate(
+    run: Run, active: ActiveRun, checkpoint: Checkpoint, progress: RunProgress | None = None
+) -> Result:
+    images = len(run.dataset.train)
+    with EpochProgress(run.recipe.name, run.epochs, images, run.device, progress) as epochs:
+        trained = train(run, [epochs, EpochLogger(active)], checkpoint)
+    validation = evaluation.evaluate(trained.network, run.dataset.validation)
     temperature = evaluation.fit_temperature(validation)
-    digits = dataset.read_test()  # the one time, after every choice has been made
-    test = evaluation.evaluate(network, digits)
-    mlflow.log_metrics(
+    digits = run.dataset.read_test()  # the only reading, after every choice has been made
+    test = evaluation.evaluate(trained.network, digits)
+    active.log_metrics(
         {
-            "parameters": count_parameters(network),
-            "macs": count_macs(network),
-            "epochs": epochs,
-            "training_seconds": seconds,
-            "training_images_per_second": epochs * len(dataset.train) / seconds,
+            "parameters": count_parameters(trained.network),
+            "macs": count_macs(trained.network),
+            "epochs": run.epochs,
+            "training_seconds": trained.seconds,
+            "training_images_per_second": run.epochs * images / trained.seconds,
             "temperature": temperature,
             "final_validation_accuracy": validation.accuracy(),
             "test_accuracy": test.accuracy(),
@@ -189,58 +134,43 @@ def _learn(
         }
     )
     log.info(
-        "%s: %.2f %% of %s test digits right (validation %.2f %%), trained in %.0f s.",
-        recipe.name, 100 * test.accuracy(), f"{len(digits):,}", 100 * validation.accuracy(), seconds,
+        "%s: test accuracy %.2f %% on %s digits (validation %.2f %%), trained in %.0f s.",
+        run.recipe.name, 100 * test.accuracy(), f"{len(digits):,}", 100 * validation.accuracy(), trained.seconds,
     )  # fmt: skip
-    return Learned(network, history.epochs, growth, validation, temperature, digits, test)
+    return Result(trained, validation, temperature, digits, test)
 
 
-def _log_report(recipe: Recipe, learned: Learned, run_id: str) -> None:
-    """Log the pictures of a run and its report: last, since the report tells the numbers that MLflow has by then."""
+def _log_report(run: Run, result: Result, active: ActiveRun) -> None:
+    """Log the pictures of a run and its report: last, since the report shows the metrics logged until then."""
     started = time.perf_counter()
-    drawn = report.draw(
-        recipe, learned.network, learned.epochs, learned.growth, learned.digits, learned.test, learned.temperature
-    )
-    run = mlflow.get_run(run_id)
-    title = f"{run.info.run_name}: {learned.test.accuracy():.2%} of the test digits right"
-    page = report.write(title, recipe.about, run.data.tags.get("warning", ""), report.describe(run), drawn)
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = Path(folder) / "pictures"
-        pictures.mkdir()
-        for picture in drawn:
-            (pictures / f"{picture.name}.png").write_bytes(picture.png)
-        (Path(folder) / "report.html").write_text(page, encoding="utf-8")
-        mlflow.log_artifacts(folder)
-    size = len(page) + sum(len(picture.png) for picture in drawn)
+    pictures = page.draw(run.recipe, result.trained, result.test_digits, result.test, result.temperature)
+    recorded = active.recorded()
+    title = f"{recorded.name}: test accuracy {result.test.accuracy():.2%}"
+    html = page.write(title, run.recipe.about, recorded.tags.get("warning", ""), page.describe(recorded), pictures)
+    active.log_files({f"pictures/{picture.name}.png": picture.png for picture in pictures} | {"report.html": html})
+    size = len(html) + sum(len(picture.png) for picture in pictures)
     log.info(
         "%d pictures and report.html, %.1f MB, drawn and logged in %.1f s.",
-        len(drawn), size / 1e6, time.perf_counter() - started,
+        len(pictures), size / 1e6, time.perf_counter() - started,
     )  # fmt: skip
 
 
-def _register(
-    recipe: Recipe,
-    settings: TrainSettings,
-    dataset: DataSet,
-    device: torch.device,
-    learned: Learned,
-    run_id: str,
-) -> ModelVersion:
+def _register(run: Run, result: Result, active: ActiveRun) -> Version:
     metadata = {
-        "run_id": run_id,
-        "recipe": recipe.name,
-        "data": dataset.name,
-        "data_source": dataset.source,
-        "data_digest": dataset.digest,
-        "code_digest": provenance.code_digest(),
-        "fingerprint": provenance.fingerprint(recipe, settings.seed, device, dataset),
-        "validation_accuracy": f"{learned.validation.accuracy():.6f}",
-        "test_accuracy": f"{learned.test.accuracy():.6f}",
+        "run_id": active.id,
+        "recipe": run.recipe.name,
+        "data": run.dataset.name,
+        "data_source": run.dataset.source,
+        "data_digest": run.dataset.digest,
+        "code_digest": code_digest(),
+        "fingerprint": run.fingerprint,
+        "validation_accuracy": f"{result.validation.accuracy():.6f}",
+        "test_accuracy": f"{result.test.accuracy():.6f}",
     }
-    checked = [dataset.validation, learned.digits]
-    golden = export.choose_golden(dataset.validation)
-    log.info("Exporting to ONNX, and comparing the file with PyTorch on %s digits.", f"{sum(map(len, checked)):,}")
+    checked = [run.dataset.validation, result.test_digits]
+    golden = export.choose_golden(run.dataset.validation)
+    log.info("Exporting to ONNX and comparing the file with PyTorch on %s digits.", f"{sum(map(len, checked)):,}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        export.export(learned.network, learned.temperature, metadata, golden, checked, file)
+        export.export(result.trained.network, result.temperature, metadata, golden, checked, file)
         return registry.register(file, golden.images[:2].numpy())

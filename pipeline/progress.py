@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from pipeline.training.callback import Callback, Epoch
+
 if TYPE_CHECKING:  # logging is set up before torch is imported, which takes seconds
     from collections.abc import Sequence
     from types import TracebackType
@@ -17,7 +19,6 @@ if TYPE_CHECKING:  # logging is set up before torch is imported, which takes sec
     import torch
     from torch import Tensor
 
-    from pipeline.training.loop import Epoch
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class RunProgress:
         self.bars.advance(self._task, share)
 
 
-class EpochProgress:
+class EpochProgress(Callback):
     """A reporter of training for people: `with EpochProgress(...) as progress: train(..., [progress])`.
 
     Args:

@@ -1,35 +1,47 @@
-"""The settings of the pipeline: environment variables `PIPELINE_…`, command-line flags and the README's table.
+"""Settings of the pipeline: environment variables `PIPELINE_…`, command-line flags and the table in the docs.
 
-`Settings` holds what every command needs; each command adds its own.
+`Settings` has the fields that every command needs; each command adds its own.
 """
 
+import argparse
 import difflib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, CliApp, CliVariadicArg, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSettingsSource,
+    CliVariadicArg,
+    NoDecode,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from pipeline import PipelineError
 from pipeline.recipes import RECIPES, RecipeError, find
 
 PREFIX = "PIPELINE_"
+METAVARS = {"Path": "PATH", "str": "NAME", "int": "N", "float": "X", "int | None": "N", "tuple[str,...]": "RECIPE"}
 Kind = TypeVar("Kind", bound="Settings")
 
 
 class WrongSettingError(PipelineError):
-    """A setting has no such name or value; the message says which, and what is allowed."""
+    """A setting is unknown or has an invalid value; the message names it and what is allowed."""
 
     exit_code = 2
 
 
 class Settings(BaseSettings):
-    """Where everything is."""
+    """Output directory and connection to MLflow."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_ignore_empty=True,  # Compose hands on an unset variable as an empty one
+        env_ignore_empty=True,  # Compose passes an unset variable as an empty one
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
@@ -41,50 +53,48 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(
         Path("var"),
-        description="Folder for all that is written: downloads, and runs and models where no MLflow server is set.",
+        description="Output directory: downloads, checkpoints, and runs and models if no MLflow server is set.",
     )
     mnist_dir: Path | None = Field(
         None,
         validation_alias=AliasChoices("mnist_dir"),
-        description="Folder that holds `MNIST/raw/…`; nothing is downloaded then.",
+        description="Directory that holds `MNIST/raw/…`; if set, nothing is downloaded.",
     )
     tracking_timeout: float = Field(
-        60.0, ge=0, description="Seconds to wait for the MLflow server of MLFLOW_TRACKING_URI at the start."
+        60.0, ge=0, description="Seconds to wait for the MLflow server at MLFLOW_TRACKING_URI."
     )
 
 
 class DataSettings(Settings):
-    """Which digits."""
+    """The data set."""
 
     data: Literal["auto", "full", "tenth"] = Field(
         "auto",
-        description="The full MNIST, the bundled tenth of it, or (`auto`) the full set where it can be had.",
+        description="`full` MNIST, the bundled `tenth`, or `auto`: the full set if it can be found or downloaded.",
     )
 
 
 class GateSettings(DataSettings):
-    """What a version must show to become champion."""
+    """Requirements for a champion."""
 
     minimum_accuracy: float = Field(
-        0.98, ge=0, le=1, description="Share of the validation digits that a champion must read right."
+        0.98, ge=0, le=1, description="Share of the validation digits that a champion must classify correctly."
     )
     significance: float = Field(
         0.05,
         gt=0,
         lt=1,
-        description="p-value of McNemar's paired test below which a candidate counts as worse than the champion.",
+        description="p-value of McNemar's test below which a candidate counts as worse than the champion.",
     )
 
 
 class RunSettings(DataSettings):
-    """Where a run trains, and whether anew."""
+    """Device, and whether to start over."""
 
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(
-        "auto", description="Where to train: cuda, mps or cpu; `auto` takes the first of them that is there."
+        "auto", description="Device: `cuda`, `mps` or `cpu`; `auto` takes the first that is available."
     )
-    fresh: bool = Field(
-        False, description="Start over: forget checkpoints, and train again what these settings trained before."
-    )
+    fresh: bool = Field(False, description="Start over: ignore checkpoints and finished runs.")
 
 
 def _known(name: str) -> str:
@@ -99,24 +109,27 @@ RecipeName = Annotated[str, AfterValidator(_known)]
 
 
 class TrainSettings(RunSettings, GateSettings):
-    """How to train."""
+    """Recipe and seed."""
 
-    recipe: RecipeName = Field(
-        "default", description=f"What to train: {', '.join(RECIPES)}, or a TOML file of your own."
+    recipe: RecipeName = Field("default", description=f"Recipe: {', '.join(RECIPES)}, or a TOML file of your own.")
+    seed: int = Field(
+        1,
+        ge=0,
+        lt=2**32,
+        description="Random seed of the weights, the order and the augmentation.",
     )
-    seed: int = Field(1, ge=0, lt=2**32, description="Decides weights, order and augmentation.")
 
 
 class CompareSettings(RunSettings):
-    """What to compare, and over how many seeds."""
+    """Recipes and seeds to compare."""
 
     recipes: CliVariadicArg[Annotated[tuple[RecipeName, ...], NoDecode]] = Field(
         ",".join(RECIPES),
         validate_default=True,
         min_length=1,
-        description="What to compare: recipes and TOML files of your own, with commas between, or as flags spaces.",
+        description="Recipes and TOML files to compare, separated by commas (as a flag, by spaces).",
     )
-    seeds: int = Field(3, ge=1, lt=2**32, description="How often to train each recipe: with the seeds 1 to this one.")
+    seeds: int = Field(3, ge=1, lt=2**32, description="Number of seeds per recipe (1…N).")
 
     @field_validator("recipes", mode="before")
     @classmethod
@@ -129,21 +142,27 @@ class CompareSettings(RunSettings):
         called = [find(name).name for name in names]
         for name in called:
             if called.count(name) > 1:
-                raise ValueError(f"{name} is there more than once")
+                raise ValueError(f"{name} is listed more than once")
         return names
 
 
 class ExportSettings(Settings):
-    """Which model to write where."""
+    """Model and file."""
 
-    to: Path = Field(description="The file to write; - is the standard output.")
-    version: int | None = Field(None, ge=1, description="Version of the registered model; the champion if not given.")
+    to: Path = Field(description="The file to write; - for the standard output.")
+    version: int | None = Field(None, ge=1, description="Version of the registered model; the champion by default.")
 
 
 class PromoteSettings(GateSettings):
-    """Which version to promote."""
+    """Version to promote."""
 
-    version: int | None = Field(None, ge=1, description="Version to judge and promote; the newest if not given.")
+    version: int | None = Field(None, ge=1, description="Version to judge and promote; the newest by default.")
+
+
+class RollbackSettings(Settings):
+    """Swap champion and previous; run again to undo."""
+
+    yes: bool = Field(False, description="Serve a model of the bundled tenth in place of one of the full set.")
 
 
 COMMAND_SETTINGS: tuple[type[Settings], ...] = (TrainSettings, CompareSettings, ExportSettings, PromoteSettings)
@@ -158,11 +177,20 @@ def read(kind: type[Kind], arguments: list[str], command: str) -> Kind:
     _refuse_unknown_variables()
     try:
         kind.model_config["cli_prog_name"] = f"python -m pipeline {command}"
-        return CliApp.run(kind, cli_args=arguments)
+        return CliApp.run(kind, arguments, CliSettingsSource(kind, formatter_class=_Help))
     except ValidationError as error:
-        raise WrongSettingError(" ".join(_explain(problem) for problem in error.errors())) from None
+        raise WrongSettingError(" ".join(map(_explain, error.errors()))) from None
     except SettingsError as error:
         raise WrongSettingError(f"{str(error).removeprefix('error parsing CLI: ')}; see --help.") from None
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Shows a word for the type of a flag's value, where pydantic-settings shows Python's name of the type."""
+
+    def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
+        if isinstance(action.metavar, str):
+            action.metavar = METAVARS.get(action.metavar, action.metavar)
+        return super()._metavar_formatter(action, default_metavar)
 
 
 def variable(field: str) -> str:
@@ -170,8 +198,7 @@ def variable(field: str) -> str:
     return "MNIST_DIR" if field == "mnist_dir" else f"{PREFIX}{field.upper()}"
 
 
-def _explain(problem: object) -> str:
-    assert isinstance(problem, dict)
+def _explain(problem: ErrorDetails) -> str:
     field = str(problem["loc"][0]) if problem["loc"] else "settings"
     what = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
@@ -186,5 +213,5 @@ def _refuse_unknown_variables() -> None:
     for name in os.environ:
         if name.startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known))}."
+            hint = f"did you mean {near[0]}?" if near else f"the settings are: {', '.join(sorted(known))}."
             raise WrongSettingError(f"There is no setting {name}: {hint}")

@@ -18,8 +18,10 @@ from pipeline.data.dataset import DataSet
 from pipeline.networks import Network
 from pipeline.recipes import RECIPES
 from pipeline.training.loop import train
+from pipeline.training.run import Run
 from tests.processes import mlflow_server
 
+CPU = torch.device("cpu")
 # Good enough for tests in seconds: without augmentation and averaging the network learns the tenth fast.
 QUICK = replace(RECIPES["chapter"], name="quick", batch_size=64, learning_rate=3e-3, one_cycle=True)
 
@@ -52,7 +54,7 @@ def test_digits(tenth: DataSet) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 @pytest.fixture(scope="session")
 def network(tenth: DataSet) -> Network:
-    return train(QUICK, 4, tenth.train, tenth.validation, torch.device("cpu"), seed=1)
+    return train(Run(replace(QUICK, epochs=4), 1, tenth, CPU)).network
 
 
 @pytest.fixture(scope="session")

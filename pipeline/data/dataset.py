@@ -70,6 +70,9 @@ class Digits:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, part: slice) -> "Digits":
+        return Digits(self.images[part], self.labels[part])
+
     def to(self, device: torch.device) -> "Digits":
         """The same digits on another device."""
         return Digits(self.images.to(device), self.labels.to(device))
@@ -85,6 +88,11 @@ class DataSet:
     train: Digits
     validation: Digits
     folder: Path
+
+    @property
+    def subset(self) -> bool:
+        """Whether this is the bundled tenth instead of the full set."""
+        return self.name == "tenth"
 
     def read_test(self) -> Digits:
         """The test digits. Read them once, after every choice has been made."""

@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from pipeline.report.style import BLUE, ORANGE, panels
-from pipeline.training.loop import Epoch
+from pipeline.training.callback import Epoch
 
 
 def draw_training_curves(epochs: Sequence[Epoch], learning_rates: Sequence[float]) -> Figure:

@@ -11,7 +11,6 @@ from string import Template
 
 import torch
 from matplotlib.figure import Figure
-from mlflow.entities import Run
 from torch import Tensor
 
 from pipeline.data.dataset import Digits
@@ -22,7 +21,8 @@ from pipeline.report.curves import draw_training_curves
 from pipeline.report.filters import draw_feature_maps, draw_filters, draw_growth, draw_second_layer
 from pipeline.report.mistakes import draw_confusion_matrix, draw_least_sure, draw_misread, draw_reliability
 from pipeline.report.style import render
-from pipeline.training.loop import Epoch
+from pipeline.tracking.runs import RecordedRun
+from pipeline.training.loop import Trained
 from pipeline.training.schedule import learning_rates
 
 SEARCHED = 500  # test digits in which the second layer's favourite pieces are looked for
@@ -85,27 +85,23 @@ class Picture:
 
 def draw(
     recipe: Recipe,
-    network: Network,
-    epochs: Sequence[Epoch],
-    growth: Mapping[int, Tensor],
+    trained: Trained,
     digits: Digits,
     test: Evaluation,
     temperature: float,
 ) -> list[Picture]:
-    """All pictures of a run; a network without convolutions has none of filters and feature maps.
+    """Draw all pictures of a run; a network without convolutions has none of filters and feature maps.
 
     Args:
         recipe: by which the network was trained.
-        network: as it was trained, on the CPU.
-        epochs: of its training.
-        growth: its first layer's weights over the epochs, as `train` gives them.
-        digits: of the test split.
-        test: the network's answers to them.
-        temperature: that makes its confidence true.
+        trained: the network and its history.
+        digits: the test split.
+        test: the network's answers on the test split.
+        temperature: calibrates the confidence.
     """
     figures = {
-        "training-curves": draw_training_curves(epochs, learning_rates(recipe, epochs[-1].step)),
-        **_draw_layers(network, growth, digits),
+        "training-curves": draw_training_curves(trained.epochs, learning_rates(recipe, trained.epochs[-1].step)),
+        **_draw_layers(trained.network, trained.growth, digits),
         "confusion-matrix": draw_confusion_matrix(test),
         "misread-digits": draw_misread(digits, test, temperature),
         "least-sure-digits": draw_least_sure(digits, test, temperature),
@@ -138,9 +134,9 @@ def _draw_layers(network: Network, growth: Mapping[int, Tensor], digits: Digits)
     return figures
 
 
-def describe(run: Run) -> dict[str, str]:
-    """A run's key numbers in words, as its parameters, metrics and tags have them; those it lacks are left out."""
-    numbers, tags = run.data.metrics, run.data.tags
+def describe(run: RecordedRun) -> dict[str, str]:
+    """A run's key numbers by name, from its parameters, metrics and tags; those it lacks are left out."""
+    numbers, tags = run.metrics, run.tags
     told = {
         "Test accuracy": _format(numbers, "test_accuracy", "{:.2%}"),
         "Validation accuracy": _format(numbers, "final_validation_accuracy", "{:.2%}"),
@@ -154,11 +150,11 @@ def describe(run: Run) -> dict[str, str]:
         "Epochs": _format(numbers, "epochs", "{:.0f}"),
         "Training time": _format(numbers, "training_seconds", "{:,.0f} s"),
         "Digits a second": _format(numbers, "training_images_per_second", "{:,.0f}"),
-        "Seed": run.data.params.get("seed", ""),
+        "Seed": run.parameters.get("seed", ""),
         "Data": ", ".join(filter(None, [tags.get("data"), tags.get("data_source")])),
         "Device": tags.get("device", ""),
         "Commit": tags.get("git_commit", ""),
-        "Run": run.info.run_id,
+        "Run": run.id,
     }
     return {name: value for name, value in told.items() if value}
 

@@ -34,21 +34,21 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_served(tmp_path: Path) -> None:
     done = pipeline(*DENSE, "--state-dir", str(tmp_path / "var"))
     assert done.returncode == 1  # the dense network does not reach the minimum
-    assert "There is no champion to serve: version 1 was not promoted, for it reads 9" in last_line(done)
+    assert "There is no champion to serve: version 1 was not promoted: it reads 9" in last_line(done)
     assert {path.name for path in (tmp_path / "var").iterdir()} == {"mlflow.db", "artifacts", "checkpoints"}
     assert "Device: " in done.stderr
     assert "dense, epoch 5/5: loss" in done.stderr
     again = pipeline(*DENSE, "--state-dir", str(tmp_path / "var"))
     assert again.returncode == 1
-    assert "not trained again" in again.stderr
+    assert "skipping training" in again.stderr
     assert "was not promoted" in last_line(again)
     lower = pipeline(*DENSE, "--minimum-accuracy", "0.8", "--state-dir", str(tmp_path / "var"))
     assert lower.returncode == 0  # without a champion, another minimum judges it again
-    assert "not trained again" in lower.stderr
+    assert "skipping training" in lower.stderr
     assert "Champion: version 1" in last_line(lower)
     higher = pipeline("promote", "--data", "tenth", "--minimum-accuracy", "1", "--state-dir", str(tmp_path / "var"))
     assert higher.returncode == 0
-    assert last_line(higher).endswith("Version 1 is champion already.")
+    assert last_line(higher).endswith("Version 1 is already champion.")
     folder = pipeline("export", "--to", str(tmp_path), "--state-dir", str(tmp_path / "var"))
     assert folder.returncode == 1
     assert f"{tmp_path} cannot be written (Is a directory): name a file with --to." in last_line(folder)
@@ -138,7 +138,7 @@ def test_docker_stop_ends_a_run_in_order(tmp_path: Path) -> None:
         wait_until(lambda: "dense, epoch 1/5" in log.read_text(), "the first epoch")
         process.terminate()
         assert process.wait(60) == 130
-    assert log.read_text().splitlines()[-1].endswith("what is done is kept, and the same command goes on from there.")
+    assert log.read_text().splitlines()[-1].endswith("Progress is saved; run the same command to resume.")
     assert [file.name[:6] for file in (tmp_path / "var" / "checkpoints").iterdir()] == ["dense-"]
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/var/mlflow.db")
     (run,) = mlflow.search_runs(experiment_names=["digits"], output_format="list")
@@ -154,7 +154,7 @@ def test_mlflow_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
             process = training.enter_context(running(command, environment, log))
             wait_until(lambda: "dense, epoch 1/5" in log.read_text(), "the first epoch")
         assert process.wait(120) == 1
-    assert "MLflow cannot go on: " in log.read_text().splitlines()[-1]
+    assert "MLflow failed: " in log.read_text().splitlines()[-1]
 
 
 def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path) -> None:

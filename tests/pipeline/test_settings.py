@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from pipeline.settings import (
     COMMAND_SETTINGS,
     CompareSettings,
     ExportSettings,
+    RollbackSettings,
     TrainSettings,
     WrongSettingError,
     read,
@@ -52,7 +54,7 @@ def test_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
         ("PIPELINE_SEED", "one", "PIPELINE_SEED (--seed) cannot be 'one': Input should be a valid integer"),
         ("PIPELINE_MINIMUM_ACCURACY", "98", "PIPELINE_MINIMUM_ACCURACY (--minimum-accuracy) cannot be '98'"),
         ("PIPELINE_RECIPEE", "dense", "There is no setting PIPELINE_RECIPEE: did you mean PIPELINE_RECIPE?"),
-        ("PIPELINE_XYZZY", "1", "There is no setting PIPELINE_XYZZY: there are: MNIST_DIR, PIPELINE_DATA"),
+        ("PIPELINE_XYZZY", "1", "There is no setting PIPELINE_XYZZY: the settings are: MNIST_DIR, PIPELINE_DATA"),
     ],
 )
 def test_wrong_setting_is_refused_by_name(
@@ -84,8 +86,8 @@ def test_all_recipes_are_compared_unless_some_are_named(monkeypatch: pytest.Monk
             ["--recipes", "dense", "defualt"],
             "PIPELINE_RECIPES (--recipes) cannot be 'defualt': there is no such recipe",
         ),
-        (["--recipes", "dense", "dense"], "cannot be 'dense,dense': dense is there more than once"),
-        (["--recipes", "one/mine.toml", "other/mine.toml"], "mine is there more than once"),
+        (["--recipes", "dense", "dense"], "cannot be 'dense,dense': dense is listed more than once"),
+        (["--recipes", "one/mine.toml", "other/mine.toml"], "mine is listed more than once"),
         (["--recipes"], "PIPELINE_RECIPES (--recipes) cannot be []"),
         (["--seeds", "0"], "PIPELINE_SEEDS (--seeds) cannot be '0': Input should be greater than or equal to 1"),
     ],
@@ -118,8 +120,19 @@ def test_help_tells_flag_meaning_default_and_variable(capsys: pytest.CaptureFixt
         train("--help")
     assert exited.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "--seed int Decides weights, order and augmentation. (default: 1) [env: PIPELINE_SEED]" in told
+    assert (
+        "--seed N Random seed of the weights, the order and the augmentation. (default: 1) [env: PIPELINE_SEED]" in told
+    )
+    assert "--state-dir PATH Output directory" in told
     assert "chapter, dense, third-block, kernel-5x5, dropout, default, compact, best, or a TOML file" in told
+
+
+def test_help_shows_no_python_types(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in (TrainSettings, CompareSettings, ExportSettings, RollbackSettings):
+        with pytest.raises(SystemExit):
+            read(kind, ["--help"], "command")
+        told = capsys.readouterr().out
+        assert not re.search(r"\b(tuple|str|int|float|None \||Path)\b", told.replace("(default: None)", "")), told
 
 
 def test_every_field_has_a_description() -> None:

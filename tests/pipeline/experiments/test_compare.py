@@ -113,14 +113,21 @@ def names(found: list[Run]) -> list[str]:
 def test_runs_are_nested_in_one_and_that_of_train_is_not_repeated(listener: Told) -> None:
     (parent,) = parents()
     assert parent.info.status == "FINISHED"
-    assert "1 of 4 runs are finished and not repeated (--fresh does): small, seed 1." in listener.lines
+    assert "1 of 4 runs are already finished (--fresh repeats them): small, seed 1." in listener.lines
     assert [line for line in listener.lines if line.startswith("run ")] == [
         "run 2 of 4: small, seed 2",
         "run 3 of 4: other, seed 1",
         "run 4 of 4: other, seed 2",
     ]
-    assert names(children(parent)) == ["small-2", "other-1", "other-2"]
-    assert names(runs()) == ["dense-1", "small-1", "comparison", "small-2", "other-1", "other-2"]
+    assert names(children(parent)) == ["small-2 (tenth)", "other-1 (tenth)", "other-2 (tenth)"]
+    assert names(runs()) == [
+        "dense-1 (tenth)",
+        "small-1 (tenth)",
+        "comparison",
+        "small-2 (tenth)",
+        "other-1 (tenth)",
+        "other-2 (tenth)",
+    ]
     child = children(parent)[1]
     assert child.info.status == "FINISHED"
     assert (child.data.params["recipe"], child.data.params["seed"]) == ("other", "1")
@@ -130,7 +137,7 @@ def test_every_run_has_its_report_with_what_its_network_can_show() -> None:
     for name, run in zip(names(runs()), runs(), strict=True):
         if name != "comparison":
             page = artifact(run, "report.html").decode()
-            assert f"<h1>{name}: {run.data.metrics['test_accuracy']:.2%} of the test digits right</h1>" in page
+            assert f"<h1>{name}: test accuracy {run.data.metrics['test_accuracy']:.2%}</h1>" in page
             assert ('id="filters"' in page) == name.startswith("other")
 
 
@@ -193,7 +200,7 @@ def test_finished_comparison_shows_its_table_again_and_trains_nothing(
 ) -> None:
     before = len(runs())
     assert compare(folder, "small", "other") == 0
-    assert told[-1] == "This comparison is finished: nothing is trained again (--fresh does)."
+    assert told[-1] == "This comparison is already finished; skipping training (--fresh repeats it)."
     shown = capsys.readouterr().out
     small = artifact(parents()[0], "comparison.md").decode().splitlines()[4].strip("|").split("|")
     assert all(cell.strip() in shown for cell in small)
@@ -204,7 +211,7 @@ def test_recipes_that_differ_in_their_names_alone_share_their_runs(folder: Path,
     before = len(runs())
     assert compare(folder, "small", "twin") == 0
     assert len(runs()) == before + 1
-    assert "2 of 2 runs are finished and not repeated (--fresh does): small, seed 1, 2; twin, seed 1, 2." in told
+    assert "2 of 2 runs are already finished (--fresh repeats them): small, seed 1, 2; twin, seed 1, 2." in told
     rows = artifact(parents()[-1], "comparison.csv").decode().splitlines()
     assert rows[1].replace("small", "twin") == rows[2]
 
@@ -218,13 +225,13 @@ def test_stopped_comparison_goes_on_in_the_same_runs(folder: Path, listener: Tol
     assert (parent.info.status, child.info.status) == ("FAILED", "FAILED")
     told.clear()
     assert compare(folder, "small", "slow") == 0
-    assert "The comparison that was begun before goes on." in told
+    assert "Resuming the interrupted comparison." in told
     assert "slow goes on from its checkpoint: 2 of 3 epochs are done." in told
     assert not any(line.startswith("slow, epoch 1/3") for line in told[: told.index("run 4 of 4: slow, seed 2")])
     assert parents()[-1].info.run_id == parent.info.run_id
     assert [(run.info.run_name, run.info.status) for run in children(parent)] == [
-        ("slow-1", "FINISHED"),
-        ("slow-2", "FINISHED"),
+        ("slow-1 (tenth)", "FINISHED"),
+        ("slow-2 (tenth)", "FINISHED"),
     ]
     assert children(parent)[0].info.run_id == child.info.run_id
     assert children(parent)[0].data.metrics["epochs"] == 3
@@ -237,16 +244,16 @@ def test_run_of_train_that_was_cut_off_is_taken_into_the_comparison(folder: Path
     train = ["train", "--data", "tenth", "--recipe", "cut.toml", "--state-dir", str(folder)]
     assert main(train) == 130
     assert compare(folder, "cut", seeds=1) == 0
-    assert names(children(parents()[-1])) == ["cut-1"]
+    assert names(children(parents()[-1])) == ["cut-1 (tenth)"]
     assert len(runs("tags.recipe = 'cut'")) == 1
 
 
 def test_run_that_fails_ends_the_comparison_with_its_name_and_keeps_the_others(folder: Path, told: list[str]) -> None:
     assert compare(folder, "small", "wild") == 1
-    assert told[-1].startswith("wild, seed 1: The loss is not a number any more by step ")
+    assert told[-1].startswith("wild, seed 1: The loss is no longer finite at step ")
     parent = parents()[-1]
     assert parent.info.status == "FAILED"
-    assert [(run.info.run_name, run.info.status) for run in children(parent)] == [("wild-1", "FAILED")]
+    assert [(run.info.run_name, run.info.status) for run in children(parent)] == [("wild-1 (tenth)", "FAILED")]
 
 
 def test_fresh_starts_over(folder: Path) -> None:
@@ -254,7 +261,7 @@ def test_fresh_starts_over(folder: Path) -> None:
     assert compare(folder, "small", seeds=1, fresh=True) == 0
     assert compare(folder, "small", seeds=1, fresh=True) == 0
     assert len(parents()) == len(before) + 2
-    assert all(names(children(parent)) == ["small-1"] for parent in parents()[-2:])
+    assert all(names(children(parent)) == ["small-1 (tenth)"] for parent in parents()[-2:])
 
 
 def test_one_seed_has_no_deviation() -> None:

@@ -9,31 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
 from PIL import Image
-from torch import Tensor
 
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet
 from pipeline.evaluation import evaluate, fit_temperature
 from pipeline.recipes import Architecture, DenseNet, MNISTConvNet, Recipe, VGGNet
 from pipeline.report import page as report
-from pipeline.training.loop import Epoch, train
+from pipeline.tracking.runs import RecordedRun
+from pipeline.training.loop import train
 from tests.conftest import QUICK
-from tests.pipeline.training.test_loop import Witness
+from tests.pipeline.training.test_loop import short
 
 OF_FILTERS = {"filters", "filters-over-epochs", "second-layer-filters", "feature-maps"}
 
 
 def drawn(recipe: Recipe, tenth: DataSet) -> list[report.Picture]:
     """The pictures of a short training on some digits."""
-    few = Digits(tenth.train.images[:640], tenth.train.labels[:640])
-    witness, growth = Witness(), dict[int, Tensor]()
-    network = train(recipe, 2, few, tenth.validation, torch.device("cpu"), 1, [witness], growth=growth)
-    temperature = fit_temperature(evaluate(network, tenth.validation))
+    trained = train(short(recipe, 2, tenth, 640))
+    temperature = fit_temperature(evaluate(trained.network, tenth.validation))
     digits = tenth.read_test()
-    epochs: list[Epoch] = witness.epochs
-    return report.draw(recipe, network, epochs, growth, digits, evaluate(network, digits), temperature)
+    return report.draw(recipe, trained, digits, evaluate(trained.network, digits), temperature)
 
 
 @pytest.fixture(scope="module")
@@ -137,17 +132,9 @@ def test_page_says_what_the_recipe_is_and_warns_only_where_there_is_something_to
 
 
 def test_numbers_are_those_of_the_run_and_what_it_lacks_is_left_out() -> None:
-    info = RunInfo("0" * 32, "1", "me", "FINISHED", 0, 1, "active", "file:///somewhere", run_name="quick-1")
     metrics = {"test_accuracy": 0.9953, "parameters": 421642.0, "test_calibration_error": 0.00213}
     tags = {"data": "tenth", "data_source": "bundled tenth", "device": "cpu (two cores)"}
-    run = Run(
-        info,
-        RunData(
-            [Metric(name, value, 0, 0) for name, value in metrics.items()],
-            [Param("seed", "7")],
-            [RunTag(name, value) for name, value in tags.items()],
-        ),
-    )
+    run = RecordedRun("0" * 32, "quick-1", "FINISHED", {"seed": "7"}, metrics, tags)
     assert report.describe(run) == {
         "Test accuracy": "99.53%",
         "Calibration error": "0.0021",

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.data.dataset import DataSet, Digits
-from pipeline.networks import Network
+from pipeline.data.dataset import DataSet
 from pipeline.recipes import Augmentation, MNISTConvNet
+from pipeline.training.callback import Callback, Epoch
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
-from pipeline.training.loop import Epoch, train
+from pipeline.training.loop import train
+from pipeline.training.run import Run
 from tests.conftest import QUICK
+from tests.pipeline.training.test_loop import short
 
 EVERYTHING = replace(  # all that has a state: schedule, average, and random numbers of three kinds
     QUICK,
@@ -27,8 +29,8 @@ EVERYTHING = replace(  # all that has a state: schedule, average, and random num
 MARK = "f" * 64
 
 
-class After:
-    """A reporter that does something after so many steps, and keeps what training tells."""
+class After(Callback):
+    """Acts after a number of steps, and keeps what training reports."""
 
     def __init__(self, steps: int, act: Callable[[], None]) -> None:
         self._left, self._act = steps, act
@@ -56,14 +58,8 @@ def be_stopped() -> None:
 
 
 @pytest.fixture
-def few(tenth: DataSet) -> Digits:
-    return Digits(tenth.train.images[:640], tenth.train.labels[:640])
-
-
-def trained(
-    few: Digits, reporter: After, checkpoint: Checkpoint | None, growth: dict[int, Tensor] | None = None
-) -> Network:
-    return train(EVERYTHING, 3, few, few, torch.device("cpu"), 1, [reporter], checkpoint, growth=growth)
+def run(tenth: DataSet) -> Run:
+    return short(EVERYTHING, 3, tenth, 640)
 
 
 @pytest.mark.parametrize(
@@ -80,49 +76,49 @@ def test_training_that_was_cut_off_ends_with_the_same_weights(
     act: Callable[[], None],
     error: type[BaseException],
     resumed: tuple[int, int],
-    few: Digits,
+    run: Run,
     tmp_path: Path,
 ) -> None:
-    whole = After(0, be_killed)
-    grown: dict[int, Tensor] = {}
-    expected = trained(few, whole, None, grown).state_dict()
+    whole = train(run)
+    expected = whole.network.state_dict()
     file = tmp_path / "some" / "run.pt"
     with pytest.raises(error):
-        trained(few, After(steps, act), Checkpoint(file, MARK))
+        train(run, [After(steps, act)], Checkpoint(file, MARK))
     torch.manual_seed(99)  # whatever happens between the two processes
-    again = After(0, be_killed)
-    grown_again: dict[int, Tensor] = {}
-    weights = trained(few, again, Checkpoint(file, MARK), grown_again).state_dict()
-    assert again.resumed == resumed
+    callback = After(0, be_killed)
+    again = train(run, [callback], Checkpoint(file, MARK))
+    weights = again.network.state_dict()
+    assert callback.resumed == resumed
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert list(grown_again) == list(grown) == [0, 1, 2, 3]
-    assert all(torch.equal(grown_again[epoch], grown[epoch]) for epoch in grown)
+    assert list(again.growth) == list(whole.growth) == [0, 1, 2, 3]
+    assert all(torch.equal(again.growth[epoch], whole.growth[epoch]) for epoch in whole.growth)
+    assert callback.epochs == again.epochs
     strip = [replace(epoch, seconds=0, images_per_second=0) for epoch in whole.epochs]
     assert [replace(epoch, seconds=0, images_per_second=0) for epoch in again.epochs] == strip
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_signal_that_comes_while_an_epoch_is_judged_is_not_lost(few: Digits, tmp_path: Path, epoch: int) -> None:
+def test_a_signal_that_comes_while_an_epoch_is_judged_is_not_lost(run: Run, tmp_path: Path, epoch: int) -> None:
     class Stopped(After):
         def epoch(self, epoch_: Epoch) -> None:
             super().epoch(epoch_)
             if epoch_.number == epoch:
                 be_stopped()
 
-    expected = trained(few, After(0, be_killed), None).state_dict()
+    expected = train(run).network.state_dict()
     file = tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt):
-        trained(few, Stopped(0, be_killed), Checkpoint(file, MARK))
+        train(run, [Stopped(0, be_killed)], Checkpoint(file, MARK))
     again = After(0, be_killed)
-    weights = trained(few, again, Checkpoint(file, MARK)).state_dict()
+    weights = train(run, [again], Checkpoint(file, MARK)).network.state_dict()
     assert again.resumed == (epoch, 0)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_finished_training_is_not_repeated(few: Digits, tmp_path: Path) -> None:
+def test_finished_training_is_not_repeated(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.pt"
-    expected = trained(few, After(0, be_killed), Checkpoint(file, MARK)).state_dict()
-    weights = trained(few, After(1, be_killed), Checkpoint(file, MARK)).state_dict()
+    expected = train(run, [], Checkpoint(file, MARK)).network.state_dict()
+    weights = train(run, [After(1, be_killed)], Checkpoint(file, MARK)).network.state_dict()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 

@@ -1,29 +1,35 @@
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build
-from pipeline.recipes import RECIPES, Augmentation, DenseNet, MNISTConvNet
-from pipeline.training.loop import Epoch, TrainingError, epochs_of, train
-from tests.conftest import QUICK
+from pipeline.recipes import RECIPES, Augmentation, DenseNet, MNISTConvNet, Recipe
+from pipeline.training.callback import Callback, Epoch
+from pipeline.training.loop import TrainingError, train
+from pipeline.training.run import Run
+from tests.conftest import CPU, QUICK
 
-CPU = torch.device("cpu")
 EVERYTHING = replace(  # each part of a recipe is switched on
     QUICK, averaging=0.9, label_smoothing=0.05, weight_decay=0.01, augmentation=Augmentation(10, 0.1, 8, 2)
 )
 
 
-class Witness:
+def short(recipe: Recipe, epochs: int, dataset: DataSet, digits: int | None = None, seed: int = 1) -> Run:
+    """A run on the first digits of the training split, validated on the same number of them."""
+    if digits:
+        dataset = replace(dataset, train=dataset.train[:digits], validation=dataset.train[:digits])
+    return Run(replace(recipe, epochs=epochs, epochs_on_tenth=None), seed, dataset, CPU)
+
+
+class Witness(Callback):
+    """Counts images and keeps the epochs."""
+
     def __init__(self) -> None:
         self.images, self.epochs = 0, list[Epoch]()
-
-    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
-        self.epochs = list(epochs)
 
     def step(self, images: int, loss: Tensor) -> None:
         assert not loss.requires_grad
@@ -35,8 +41,11 @@ class Witness:
 
 def test_network_learns_and_reports(tenth: DataSet) -> None:
     witness = Witness()
-    network = train(QUICK, 2, tenth.train, tenth.validation, CPU, 1, [witness])
+    trained = train(short(QUICK, 2, tenth), [witness])
+    network = trained.network
     first, last = witness.epochs
+    assert trained.epochs == witness.epochs
+    assert trained.seconds == first.seconds + last.seconds
     assert witness.images == 2 * len(tenth.train)
     assert (first.number, first.step, last.number, last.step) == (1, 86, 2, 172)
     assert [step for step, _ in first.losses + last.losses] == [50, 100, 150]
@@ -47,26 +56,28 @@ def test_network_learns_and_reports(tenth: DataSet) -> None:
     assert not network.training
 
 
-def test_the_network_that_is_kept_can_be_watched(tenth: DataSet) -> None:
-    few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
-    watched: list[Network] = []
+def test_callback_can_evaluate_the_network_at_any_step(tenth: DataSet) -> None:
+    run = short(EVERYTHING, 2, tenth, 512)
+    few = run.dataset.train
     accuracies: list[float] = []
 
-    class Judge(Witness):
-        def step(self, images: int, loss: Tensor) -> None:
-            accuracies.append(evaluate(watched[0], few).accuracy())
+    class Judge(Callback):
+        def start(self, network: Network) -> None:
+            self.network = network
 
-    network = train(EVERYTHING, 2, few, few, CPU, 1, [Judge()], watch=watched.append)
-    unwatched = train(EVERYTHING, 2, few, few, CPU, 1).state_dict()
+        def step(self, images: int, loss: Tensor) -> None:
+            accuracies.append(evaluate(self.network, few).accuracy())
+
+    network = train(run, [Judge()]).network
+    unwatched = train(run).network.state_dict()
     assert accuracies[0] < accuracies[-1] == evaluate(network, few).accuracy()
     assert all(torch.equal(weights, unwatched[name]) for name, weights in network.state_dict().items())
 
 
 def test_first_filters_are_kept_from_the_random_start_to_the_end(tenth: DataSet) -> None:
-    few = Digits(tenth.train.images[:64], tenth.train.labels[:64])
-    grown: dict[int, Tensor] = {}
     recipe = replace(EVERYTHING, network=MNISTConvNet(filters=(4,)))
-    network = train(recipe, 40, few, few, CPU, 1, growth=grown)
+    trained = train(short(recipe, 40, tenth, 64))
+    network, grown = trained.network, trained.growth
     assert list(grown) == [0, 1, 2, 3, 4, 6, 10, 16, 25, 40]
     torch.manual_seed(1)
     assert torch.equal(grown[0], build(recipe.network).get_parameter("convolutions.0.weight"))
@@ -75,31 +86,26 @@ def test_first_filters_are_kept_from_the_random_start_to_the_end(tenth: DataSet)
 
 
 def test_dense_network_has_no_filters_to_keep(tenth: DataSet) -> None:
-    few = Digits(tenth.train.images[:64], tenth.train.labels[:64])
-    grown: dict[int, Tensor] = {}
-    train(replace(QUICK, network=DenseNet()), 1, few, few, CPU, 1, growth=grown)
-    assert not grown
+    assert not train(short(replace(QUICK, network=DenseNet()), 1, tenth, 64)).growth
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(tenth: DataSet) -> None:
-    few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
-    one, same, other = (train(EVERYTHING, 1, few, tenth.validation, CPU, seed).state_dict() for seed in (1, 1, 2))
+    runs = [short(EVERYTHING, 1, tenth, 512, seed) for seed in (1, 1, 2)]
+    one, same, other = (train(run).network.state_dict() for run in runs)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_seed_decides_the_order_too(tenth: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
     seed_weights = torch.manual_seed
     monkeypatch.setattr(torch, "manual_seed", lambda _: seed_weights(0))  # the same weights at the start
-    one, other = (train(QUICK, 1, few, few, CPU, seed).state_dict() for seed in (1, 2))
+    one, other = (train(short(QUICK, 1, tenth, 512, seed)).network.state_dict() for seed in (1, 2))
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_averaged_weights_lag_behind(tenth: DataSet) -> None:
-    few = Digits(tenth.train.images[:512], tenth.train.labels[:512])
-    last = train(replace(EVERYTHING, averaging=0.0), 1, few, few, CPU, 1).state_dict()
-    slow = train(replace(EVERYTHING, averaging=0.99), 1, few, few, CPU, 1).state_dict()
+    last = train(short(replace(EVERYTHING, averaging=0.0), 1, tenth, 512)).network.state_dict()
+    slow = train(short(replace(EVERYTHING, averaging=0.99), 1, tenth, 512)).network.state_dict()
     torch.manual_seed(1)
     start = build(QUICK.network).state_dict()
     for name in last:
@@ -107,22 +113,16 @@ def test_averaged_weights_lag_behind(tenth: DataSet) -> None:
 
 
 def test_loss_that_is_not_a_number_stops_training(tenth: DataSet) -> None:
-    with pytest.raises(TrainingError, match=r"not a number any more by step 86 \(epoch 1\)"):
-        train(replace(QUICK, learning_rate=1e30), 3, tenth.train, tenth.validation, CPU, 1)
+    with pytest.raises(TrainingError, match=r"no longer finite at step 86 \(epoch 1\)"):
+        train(short(replace(QUICK, learning_rate=1e30), 3, tenth))
 
 
 def test_batch_larger_than_the_data_is_refused(tenth: DataSet) -> None:
     with pytest.raises(TrainingError, match="A batch of 6000 is larger than the 5500 digits"):
-        train(replace(QUICK, batch_size=6_000), 1, tenth.train, tenth.validation, CPU, 1)
-
-
-def test_recipes_have_more_epochs_on_the_tenth_only_where_told() -> None:
-    assert (epochs_of(RECIPES["default"], tenth=False), epochs_of(RECIPES["default"], tenth=True)) == (8, 40)
-    assert (epochs_of(RECIPES["chapter"], tenth=False), epochs_of(RECIPES["chapter"], tenth=True)) == (5, 5)
+        train(short(replace(QUICK, batch_size=6_000), 1, tenth))
 
 
 @pytest.mark.full
 def test_default_on_the_tenth_reads_99_percent_of_the_full_test_set(full_mnist: DataSet, tenth: DataSet) -> None:
-    recipe = RECIPES["default"]
-    network = train(recipe, epochs_of(recipe, tenth=True), tenth.train, tenth.validation, CPU, 1)
+    network = train(Run(RECIPES["default"], 1, tenth, CPU)).network
     assert evaluate(network, full_mnist.read_test()).accuracy() >= 0.99

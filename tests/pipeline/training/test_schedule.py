@@ -1,28 +1,24 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet
 from pipeline.recipes import DenseNet
 from pipeline.training.loop import train
 from pipeline.training.schedule import learning_rates
 from tests.conftest import QUICK
-from tests.pipeline.training.test_loop import Witness
+from tests.pipeline.training.test_loop import short
 
 DENSE = replace(QUICK, network=DenseNet())
 
 
 @pytest.mark.parametrize("one_cycle", [True, False])
 def test_learning_rates_are_those_that_training_takes(one_cycle: bool, tenth: DataSet) -> None:
-    few = Digits(tenth.train.images[:640], tenth.train.labels[:640])
-    recipe, witness = replace(DENSE, one_cycle=one_cycle), Witness()
-    train(recipe, 4, few, few, torch.device("cpu"), 1, [witness])
+    recipe = replace(DENSE, one_cycle=one_cycle)
+    epochs = train(short(recipe, 4, tenth, 640)).epochs
     rates = learning_rates(recipe, 40)
     assert len(rates) == 40
-    assert [rates[epoch.step] for epoch in witness.epochs[:-1]] == [
-        epoch.learning_rate for epoch in witness.epochs[:-1]
-    ]
+    assert [rates[epoch.step] for epoch in epochs[:-1]] == [epoch.learning_rate for epoch in epochs[:-1]]
 
 
 def test_one_cycle_rises_to_the_recipes_rate_and_falls_to_nearly_nothing() -> None:

@@ -1,0 +1,118 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from pipeline import promotion
+from pipeline.promotion import Gate, Verdict
+from pipeline.tracking import registry
+from pipeline.tracking.registry import RegistryError, Version
+
+
+def reading(right: int, of: int = 5_000, but: int = 0) -> np.ndarray:
+    """Which digits are read right: `right` of them, leaving out the first `but`."""
+    mask = np.zeros(of, dtype=bool)
+    mask[but : but + right] = True
+    return mask
+
+
+def version(number: int, data: str) -> Version:
+    return Version(number, "0" * 32, {"data": data})
+
+
+def judge(candidate: np.ndarray, champion: np.ndarray | None, minimum_accuracy: float, significance: float) -> Verdict:
+    return promotion.judge(candidate, champion, Gate(minimum_accuracy, significance))
+
+
+def test_first_candidate_needs_only_the_minimum() -> None:
+    assert judge(reading(4_900), None, 0.98, 0.05).promoted
+    refused = judge(reading(4_899), None, 0.98, 0.05)
+    assert not refused.promoted
+    assert refused.reason == "it reads 97.98% of the validation digits correctly, and 98.00% are required"
+
+
+def test_candidate_below_the_minimum_loses_even_against_a_worse_champion() -> None:
+    assert not judge(reading(4_000), reading(3_000), 0.98, 0.05).promoted
+
+
+def test_better_and_equal_candidates_win() -> None:
+    assert judge(reading(4_980), reading(4_970), 0.98, 0.05).promoted
+    equal = judge(reading(4_970), reading(4_970), 0.98, 0.05)
+    assert equal.promoted
+    assert "(0 won, 0 lost, p = 1.000)" in equal.reason
+
+
+def test_candidate_that_loses_is_refused_with_the_reason() -> None:
+    # the champion alone reads 20 digits, the candidate alone 6: p = 0.0047 for an equal model to do as badly
+    verdict = judge(reading(4_906, but=20), reading(4_920), 0.98, 0.05)
+    assert not verdict.promoted
+    assert verdict.reason == (
+        "it is worse than the champion: 98.12% against the champion's 98.40% of the validation digits "
+        "(6 won, 20 lost, p = 0.005)"
+    )
+
+
+def test_pairs_decide_not_totals() -> None:
+    # 14 digits fewer in both cases; where both also win many, the difference is noise
+    assert not judge(reading(4_906, but=20), reading(4_920), 0.9, 0.05).promoted
+    assert judge(reading(4_786, but=200), reading(4_800), 0.9, 0.05).promoted
+
+
+def test_small_losses_are_chance() -> None:
+    verdict = judge(reading(4_970), reading(4_973), 0.98, 0.05)
+    assert verdict.promoted
+    assert "p = 0.125" in verdict.reason
+
+
+def test_significance_is_heeded() -> None:
+    assert not judge(reading(4_970), reading(4_973), 0.98, 0.2).promoted
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "allowed"),
+    [("tenth", "full", False), ("tenth", "tenth", True), ("full", "tenth", True), ("full", "full", True)],
+)
+def test_model_of_the_tenth_never_replaces_one_of_the_full_set(candidate: str, champion: str, allowed: bool) -> None:
+    verdict = promotion.may_replace(version(2, candidate), version(1, champion))
+    assert (verdict is None) == allowed
+    if verdict:
+        assert not verdict.promoted
+        assert "bundled tenth" in verdict.reason
+
+
+def test_model_of_the_tenth_may_be_the_first_champion() -> None:
+    assert promotion.may_replace(version(1, "tenth"), None) is None
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Iterator[list[Version]]:
+    """Two versions in an embedded registry: one of the bundled tenth (`previous`), one of the full set (`champion`)."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    client = mlflow.MlflowClient()
+    client.create_registered_model("digits")
+    for data in ("tenth", "full"):
+        client.create_model_version("digits", (tmp_path / data).as_uri(), tags={"data": data})
+    found = [registry.get(1), registry.get(2)]
+    registry.set_alias("previous", found[0])
+    registry.set_alias("champion", found[1])
+    yield found
+    mlflow.set_tracking_uri(before)
+
+
+def aliases() -> tuple[int, int]:
+    champion, previous = registry.by_alias("champion"), registry.by_alias("previous")
+    assert champion and previous
+    return champion.number, previous.number
+
+
+def test_rollback_to_a_model_of_the_tenth_needs_confirmation(versions: list[Version]) -> None:
+    with pytest.raises(RegistryError, match="Version 1 was trained on the bundled tenth.*add --yes"):
+        promotion.rollback(confirmed=False)
+    assert aliases() == (2, 1)
+    assert promotion.rollback(confirmed=True) == (versions[0], versions[1])
+    assert aliases() == (1, 2)
+    promotion.rollback(confirmed=False)  # back to the full set: nothing to confirm
+    assert aliases() == (2, 1)
