@@ -1,6 +1,8 @@
-"""What the container files and the locks promise, as far as it can be read without an engine."""
+"""Container files and locks, checked without an engine."""
 
+import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -14,11 +16,12 @@ from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-LOCKS = ("tracking", "train", "serve", "dev")
+LOCKS = ("tracking", "train", "serve", "run", "dev")
+IMAGES = ("tracking", "train", "serve")
 
 
 def locked(name: str) -> dict[str, set[str]]:
-    """The versions of each package in a lock file; more than one where Pythons differ."""
+    """Return the versions of each package in a lock file; more than one if they differ by Python."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     versions: dict[str, set[str]] = {}
     for package, version in re.findall(r"^([a-z0-9.-]+)==([^ ]+)", text, re.MULTILINE):
@@ -26,20 +29,50 @@ def locked(name: str) -> dict[str, set[str]]:
     return versions
 
 
-def test_compose_hands_every_training_setting_on():
+def stages() -> dict[str, str]:
+    """Return the instructions of each image, by its stage or by its file."""
+    train = re.split(r"^FROM .* AS ", (ROOT / "Dockerfile.train").read_text(), flags=re.MULTILINE)
+    named = {name: text for name, _, text in (part.partition("\n") for part in train[1:])}
+    return named | {"serve": (ROOT / "Dockerfile.serve").read_text()}
+
+
+def test_compose_hands_every_training_setting_on() -> None:
     known = {variable(field) for kind in (TrainSettings, CompareSettings) for field in kind.model_fields}
-    # Where it writes is the image's choice: the folder that is a volume.
+    # The image sets the output directory: it is a volume.
     assert known - COMPOSE["train"]["environment"].keys() == {"PIPELINE_STATE_DIR"}
 
 
-def test_compose_hands_every_setting_of_the_service_on():
+def test_compose_hands_every_setting_of_the_service_on() -> None:
     known = {f"SERVING_{field.upper()}" for field in ServingSettings.model_fields}
-    # The folder that is a volume, and a file instead of the registry: a container that needs one mounts it.
+    # The cache is a volume; a container that serves a file instead of the registry mounts it.
     assert known - COMPOSE["serve"]["environment"].keys() == {"SERVING_CACHE_DIR", "SERVING_MODEL"}
 
 
+@pytest.mark.parametrize(("service", "stage"), [("mlflow", "tracking"), ("serve", "serve")])
+def test_compose_has_the_health_check_of_the_image(service: str, stage: str) -> None:
+    found = re.search(r"^HEALTHCHECK (.*?)\\\n +CMD (\[.*\])$", stages()[stage], re.MULTILINE)
+    assert found
+    options = dict(option.removeprefix("--").split("=") for option in shlex.split(found.group(1)))
+    described = COMPOSE[service]["healthcheck"]
+    assert described["test"] == ["CMD", *json.loads(found.group(2))]
+    assert {name.replace("_", "-"): str(value) for name, value in described.items() if name != "test"} == options
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_is_labelled(image: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    instructions = stages()[image]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([a-z]+)="([^"]*)"', instructions))
+    assert labels.keys() == {"title", "licenses", "version", "revision"}
+    assert labels["licenses"] == project["license"]
+    assert labels["version"] == "${VERSION}"
+    assert labels["revision"] == "${GIT_COMMIT}"
+    assert re.findall(r"^ARG (VERSION=.*|GIT_COMMIT=)$", instructions, re.MULTILINE).count("GIT_COMMIT=") == 1
+    assert f"\nARG VERSION={project['version']}\n" in instructions
+
+
 @pytest.mark.parametrize("service", COMPOSE)
-def test_every_service_is_hardened_and_bound_to_this_machine(service):
+def test_every_service_is_hardened_and_bound_to_this_machine(service: str) -> None:
     described = COMPOSE[service]
     assert described["read_only"]
     assert described["init"]
@@ -48,7 +81,7 @@ def test_every_service_is_hardened_and_bound_to_this_machine(service):
     assert all(port.startswith("${BIND_ADDRESS:-127.0.0.1}:") for port in described.get("ports", []))
 
 
-def test_the_overlay_hands_the_gpu_to_training_alone():
+def test_the_overlay_hands_the_gpu_to_training_alone() -> None:
     overlay = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]
     assert overlay.keys() == {"train"}
     assert overlay["train"]["build"]["args"] == {"TORCH_INDEX_URL": ""}
@@ -56,7 +89,7 @@ def test_the_overlay_hands_the_gpu_to_training_alone():
 
 
 @pytest.mark.parametrize("extra", LOCKS)
-def test_a_lock_satisfies_its_extra(extra):
+def test_a_lock_satisfies_its_extra(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     by_version = {"torch", "torchvision"}
     versions = locked(extra)
@@ -67,19 +100,25 @@ def test_a_lock_satisfies_its_extra(extra):
             assert all(wanted.specifier.contains(version) for version in versions[name]), text
 
 
-@pytest.mark.parametrize("image", ["tracking", "train", "serve"])
-def test_an_image_ships_the_versions_that_are_tested(image):
+@pytest.mark.parametrize("image", [*IMAGES, "run"])
+def test_every_lock_has_the_versions_that_are_tested(image: str) -> None:
     tested = locked("dev")
     assert {name: versions for name, versions in locked(image).items() if versions != tested[name]} == {}
 
 
+def test_running_needs_no_linters_and_no_test_tools() -> None:
+    only_for_development = {"keras", "mypy", "playwright", "pytest", "ruff", "schemathesis", "uv"}
+    assert only_for_development <= locked("dev").keys()
+    assert not only_for_development & locked("run").keys()
+
+
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_has_hashes_and_names_no_address(lock):
+def test_a_lock_has_hashes_and_names_no_address(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
     assert "://" not in text
     assert text.count("==") <= text.count("--hash=sha256:")
     assert all(re.search(r"\\\n +--hash=", entry) for entry in re.split(r"\n(?=[a-z])", text)[1:])
 
 
-def test_the_service_needs_neither_torch_nor_the_whole_of_mlflow():
+def test_the_service_needs_neither_torch_nor_the_whole_of_mlflow() -> None:
     assert not {"torch", "torchvision", "mlflow", "scipy", "matplotlib"} & locked("serve").keys()

@@ -1,4 +1,4 @@
-"""One project of `docker compose`, driven as a user drives it."""
+"""One project of `docker compose`, driven from the command line."""
 
 import json
 import os
@@ -21,10 +21,10 @@ OURS = ("PIPELINE_", "SERVING_", "MLFLOW_", "COMPOSE_")
 
 
 class Stack:
-    """One Compose project; nothing of the caller's environment reaches it but what the test names."""
+    """One Compose project with its own name, ports and settings; the caller's settings do not reach it."""
 
     def __init__(self, **settings: str) -> None:
-        """Take a new project name and free ports; `settings` are the environment of `docker compose`."""
+        """Choose a new project name and free ports; `settings` are environment variables of `docker compose`."""
         self.project = f"digits-test-{uuid.uuid4().hex[:8]}"
         self.serve_port, self.mlflow_port = _free_ports(2)
         self.service = f"http://127.0.0.1:{self.serve_port}"
@@ -37,7 +37,7 @@ class Stack:
     def compose(
         self, *arguments: str, timeout: float = COMMAND_SECONDS, check: bool = True, **settings: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run `docker compose` in this project; a failure carries the end of what it and training said."""
+        """Run `docker compose` in this project; a failure shows the end of its output and of the training log."""
         done = subprocess.run(
             ["docker", "compose", "--project-name", self.project, *arguments],
             check=False,
@@ -48,37 +48,39 @@ class Stack:
             timeout=timeout,
         )
         if check and done.returncode:
-            said = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{self.log('train')[-3000:]}"
-            pytest.fail(f"docker compose {' '.join(arguments)} ended with {done.returncode}:\n{said}")
+            output = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{self.log('train')[-3000:]}"
+            pytest.fail(f"docker compose {' '.join(arguments)} ended with {done.returncode}:\n{output}")
         return done
 
     def log(self, service: str) -> str:
-        """What the containers of `service` wrote so far."""
+        """Return the log of the container of `service`."""
         command = ["docker", "logs", self.container(service)]
         return subprocess.run(
             command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30
         ).stdout
 
     def container(self, service: str) -> str:
-        """The id of the container of `service`, running or not."""
+        """Return the id of the container of `service`, running or not."""
         return self.compose("ps", "--all", "--quiet", service).stdout.strip()
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """Everything that Docker knows about the container of `service`."""
-        return json.loads(docker("inspect", self.container(service)))[0]
+        """Return the output of `docker inspect` for the container of `service`."""
+        inspected: dict[str, Any] = json.loads(docker("inspect", self.container(service)))[0]
+        return inspected
 
     def up(self, timeout: float = TRAIN_SECONDS) -> None:
         """`docker compose up`: train unless there is a champion, then wait for the service to be ready."""
         self.compose("up", "--detach", timeout=timeout)
-        wait_for(lambda: httpx.get(f"{self.service}/readyz").is_success, 90, "the service is ready")
+        wait_for(lambda: httpx.get(f"{self.service}/readyz").is_success, 90, "the service was not ready")
 
     def runs(self) -> list[dict[str, Any]]:
-        """Every run of every experiment on the MLflow server."""
+        """Return all runs of all experiments on the MLflow server."""
         api = f"{self.tracking}/api/2.0/mlflow"
-        found = httpx.post(f"{api}/experiments/search", json={"max_results": 100}).raise_for_status().json()
-        names = [experiment["experiment_id"] for experiment in found.get("experiments", [])]
+        experiments = httpx.post(f"{api}/experiments/search", json={"max_results": 100}).raise_for_status().json()
+        names = [experiment["experiment_id"] for experiment in experiments.get("experiments", [])]
         runs = httpx.post(f"{api}/runs/search", json={"experiment_ids": names, "max_results": 100})
-        return runs.raise_for_status().json().get("runs", [])
+        found: list[dict[str, Any]] = runs.raise_for_status().json().get("runs", [])
+        return found
 
     def remove(self) -> None:
         """Take down containers, networks, volumes and images of this project; BuildKit keeps its layers."""
@@ -93,7 +95,7 @@ def docker(*arguments: str) -> str:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Ask `condition` again and again; a connection that is refused counts as not yet."""
+    """Poll `condition`; a refused connection counts as false."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -102,7 +104,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.5)
-    pytest.fail(f"waited {seconds:.0f} s in vain until {what}")
+    pytest.fail(f"timeout after {seconds:.0f} s: {what}")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The real containers, built and started as a user would, under project names and ports of their own."""
+"""Real containers, built and started under project names and ports of their own."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from .compose import BUILD_SECONDS, Stack
 
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
-    """The folder that MNIST_DIR names, which a stack test cannot do without."""
+    """Return the folder in MNIST_DIR; stack tests require it."""
     if not os.environ.get("MNIST_DIR"):
         pytest.fail("set MNIST_DIR to a folder that holds MNIST/raw: the stack is tested on the full MNIST")
     return Path(os.environ["MNIST_DIR"]).resolve()
@@ -21,7 +21,7 @@ def mnist_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def test_digits(mnist_dir: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images [10000, 784] and labels [10000], read without the pipeline's code."""
+    """Return images [10000, 784] and labels [10000], read without the pipeline's code."""
     raw = mnist_dir / "MNIST" / "raw"
     images = np.frombuffer((raw / "t10k-images-idx3-ubyte").read_bytes(), np.uint8, offset=16)
     labels = np.frombuffer((raw / "t10k-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
@@ -30,7 +30,7 @@ def test_digits(mnist_dir: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 @pytest.fixture(scope="session")
 def stack(mnist_dir: Path) -> Iterator[Stack]:
-    """The whole flow, up and ready, with a champion trained on the full MNIST."""
+    """Start the whole flow, with a champion trained on the full MNIST."""
     flow = Stack(MNIST_DIR=str(mnist_dir))
     try:
         flow.compose("build", timeout=BUILD_SECONDS)
@@ -42,7 +42,7 @@ def stack(mnist_dir: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def another_stack() -> Iterator[Callable[..., Stack]]:
-    """Makes further, empty projects; their images come from the layers that are already built."""
+    """Return a function that creates further, empty projects; their images reuse the layers already built."""
     made: list[Stack] = []
 
     def make(**settings: str) -> Stack:

@@ -1,30 +1,35 @@
-"""`docker compose up`, from nothing to ten thousand answers, on a real engine."""
+"""`docker compose up` on a real engine: train, then predict the 10,000 test digits."""
 
 import io
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from serving.model.onnx_file import Model
 
-from .compose import ROOT, docker, wait_for
+from .compose import ROOT, Stack, docker, wait_for
 
 pytestmark = pytest.mark.stack
 
 MEGABYTE = 1_000_000
+Digits = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # images [10000, 784] and labels [10000]
+Answers = list[dict[str, Any]]
 PICTURES = {"filters.png", "feature-maps.png", "training-curves.png", "confusion-matrix.png"}
 
 
 @pytest.fixture(scope="module")
-def answers(stack, test_digits):
-    """The service's answer for each of the 10,000 test digits, asked 1,000 at a time."""
+def answers(stack: Stack, test_digits: Digits) -> Answers:
+    """Predict the 10,000 test digits, 1,000 per request."""
     images, _ = test_digits
-    answered = []
+    answered: Answers = []
     with httpx.Client(base_url=stack.service, timeout=60) as client:
         for start in range(0, len(images), 1000):
             body = images[start : start + 1000].tobytes()
@@ -35,23 +40,24 @@ def answers(stack, test_digits):
     return answered
 
 
-def served_run(stack) -> str:
-    return httpx.get(f"{stack.service}/model").raise_for_status().json()["run_id"]
+def served_run(stack: Stack) -> str:
+    run_id: str = httpx.get(f"{stack.service}/model").raise_for_status().json()["run_id"]
+    return run_id
 
 
-def artifact(stack, path: str) -> bytes:
+def artifact(stack: Stack, path: str) -> bytes:
     query = {"run_id": served_run(stack), "path": path}
     return httpx.get(f"{stack.tracking}/get-artifact", params=query, timeout=60).raise_for_status().content
 
 
-def test_ninety_nine_of_a_hundred_test_digits_are_right(answers, test_digits):
+def test_service_reads_99_percent_of_the_test_digits(answers: Answers, test_digits: Digits) -> None:
     _, labels = test_digits
     right = np.array([answer["digit"] for answer in answers]) == labels
     assert len(right) == 10_000
     assert right.mean() >= 0.99
 
 
-def test_the_service_answers_what_torch_answered(stack, answers):
+def test_service_returns_the_probabilities_of_torch(stack: Stack, answers: Answers) -> None:
     torch = np.load(io.BytesIO(artifact(stack, "predictions/test.npz")))
     served = np.array([answer["probabilities"] for answer in answers])
     assert served.shape == torch["probabilities"].shape == (10_000, 10)
@@ -59,7 +65,7 @@ def test_the_service_answers_what_torch_answered(stack, answers):
     assert [answer["digit"] for answer in answers] == torch["probabilities"].argmax(axis=1).tolist()
 
 
-def test_the_server_lists_the_run_with_its_pictures(stack):
+def test_mlflow_lists_the_run_with_its_pictures(stack: Stack) -> None:
     assert served_run(stack) in {run["info"]["run_id"] for run in stack.runs()}
     listed = httpx.get(
         f"{stack.tracking}/api/2.0/mlflow/artifacts/list",
@@ -71,7 +77,7 @@ def test_the_server_lists_the_run_with_its_pictures(stack):
         assert artifact(stack, f"pictures/{name}").startswith(b"\x89PNG"), name
 
 
-def test_the_champion_is_exported_through_the_standard_output(stack, tmp_path):
+def test_champion_is_exported_to_standard_output(stack: Stack, tmp_path: Path) -> None:
     command = [
         "docker",
         "compose",
@@ -91,7 +97,7 @@ def test_the_champion_is_exported_through_the_standard_output(stack, tmp_path):
     assert Model.load(file).metadata["run_id"] == served_run(stack)
 
 
-def test_mlflow_answers_only_to_names_that_it_knows(stack):
+def test_mlflow_refuses_unknown_host_names(stack: Stack) -> None:
     refused = httpx.post(
         f"{stack.tracking}/api/2.0/mlflow/experiments/search", json={}, headers={"Host": "elsewhere:5000"}
     )
@@ -99,7 +105,7 @@ def test_mlflow_answers_only_to_names_that_it_knows(stack):
 
 
 @pytest.mark.parametrize("service", ["mlflow", "train", "serve"])
-def test_a_container_has_no_rights_that_it_does_not_need(stack, service):
+def test_container_has_no_privileges(stack: Stack, service: str) -> None:
     container = stack.inspect(service)
     host = container["HostConfig"]
     assert container["Config"]["User"] == "10001:10001"
@@ -110,14 +116,18 @@ def test_a_container_has_no_rights_that_it_does_not_need(stack, service):
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     published = [port for ports in host["PortBindings"].values() for port in ports]
     assert {port["HostIp"] for port in published} <= {"127.0.0.1"}
-    if service != "train":  # which has ended
+    if service != "train":  # its container has exited
         assert docker("exec", container["Id"], "id", "-u").strip() == "10001"
         with pytest.raises(subprocess.CalledProcessError):
             docker("exec", container["Id"], "touch", "/opt/venv/written")
-        wait_for(lambda: stack.inspect(service)["State"]["Health"]["Status"] == "healthy", 60, "it is healthy")
+        wait_for(
+            lambda: stack.inspect(service)["State"]["Health"]["Status"] == "healthy",
+            60,
+            "the container was not healthy",
+        )
 
 
-def test_the_serve_image_is_small_and_has_neither_torch_nor_mlflow(stack):
+def test_serve_image_is_small_and_has_neither_torch_nor_mlflow(stack: Stack) -> None:
     image = stack.inspect("serve")["Image"]
     base = os.environ.get("BASE_IMAGE", "python:3.13-slim")
     over_base = int(docker("inspect", "-f", "{{.Size}}", image)) - int(docker("inspect", "-f", "{{.Size}}", base))
@@ -129,8 +139,8 @@ def test_the_serve_image_is_small_and_has_neither_torch_nor_mlflow(stack):
     assert "'mlflow'" not in installed
 
 
-def test_mlflow_and_the_service_are_small_at_rest(stack, answers):
-    time.sleep(5)  # what the last request still holds is given back
+def test_idle_mlflow_and_service_use_little_memory(stack: Stack, answers: Answers) -> None:
+    time.sleep(5)  # until the memory of the last request is free
     containers = [stack.container(service) for service in ("mlflow", "serve")]
     usage = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", *containers)
     used = [in_bytes(line.split("/")[0].strip()) for line in usage.splitlines()]
@@ -139,32 +149,32 @@ def test_mlflow_and_the_service_are_small_at_rest(stack, answers):
 
 
 def in_bytes(text: str) -> float:
-    """Docker's `123.4MiB` as a number."""
+    """Convert a size of Docker, such as `123.4MiB`, to bytes."""
     units = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "kB": 1000, "B": 1}
     unit = next(unit for unit in units if text.endswith(unit))
     return float(text.removesuffix(unit)) * units[unit]
 
 
-def test_a_second_up_does_not_train_again(stack):
+def test_second_up_does_not_train_again(stack: Stack) -> None:
     before = stack.runs()
-    said = stack.log("train")
+    logged = stack.log("train")
     stack.up()
     assert stack.inspect("train")["State"]["ExitCode"] == 0
-    news = stack.log("train").removeprefix(said).strip().splitlines()
+    news = stack.log("train").removeprefix(logged).strip().splitlines()
     assert len(news) <= 5, news  # a reason, not a training
     assert "champion" in news[-1].lower()
     assert [run["info"]["run_id"] for run in stack.runs()] == [run["info"]["run_id"] for run in before]
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o700], ids=["empty", "not readable"])
-def test_a_wrong_folder_is_named_before_anything_is_trained(stack, tmp_path, mode):
+def test_wrong_folder_is_refused_before_training(stack: Stack, tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)  # the user in the container is not the owner
     ended = stack.compose("run", "--rm", "--no-deps", "train", check=False, MNIST_DIR=str(tmp_path))
     assert ended.returncode == 2, ended.stderr
     assert "MNIST_DIR" in (ended.stdout + ended.stderr).strip().splitlines()[-1]
 
 
-def test_down_keeps_the_model_and_the_next_up_serves_it(stack, test_digits):
+def test_model_survives_down_and_up(stack: Stack, test_digits: Digits) -> None:
     version = httpx.get(f"{stack.service}/model").json()["version"]
     stack.compose("down", "--timeout", "30")
     stack.up(timeout=120)  # too short for training
@@ -174,7 +184,7 @@ def test_down_keeps_the_model_and_the_next_up_serves_it(stack, test_digits):
     assert answer.json()[0]["digit"] == labels[0]
 
 
-def test_nothing_is_served_when_no_model_is_good_enough(another_stack):
+def test_no_model_is_served_below_the_minimum_accuracy(another_stack: Callable[..., Stack]) -> None:
     stack = another_stack(PIPELINE_DATA="tenth", PIPELINE_RECIPE="dense", PIPELINE_MINIMUM_ACCURACY="1.0")
     failed = stack.compose("up", "--detach", check=False, timeout=600)
     assert failed.returncode != 0
