@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         The exit code: 0, or 1 if the command failed, or 2 if it was told something that cannot be.
     """
     # By default OpenMP's threads wait for each other without giving up the core, and training slows down several times
-    # as soon as anything else runs on the machine (docs/performance.md). Read by torch's import.
+    # as soon as anything else runs on the machine (docs/performance-training.md). Read by torch's import.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     parser = argparse.ArgumentParser(
         prog="python -m pipeline",
