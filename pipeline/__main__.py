@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         The exit code: 0, or 1 if the command failed, 2 for a wrong setting, 130 after Ctrl-C or SIGTERM.
     """
     # By default OpenMP's threads spin while they wait for each other, and training slows down several times as soon as
-    # anything else runs on the machine (docs/performance.md). torch reads this when it is imported.
+    # anything else runs on the machine (docs/performance-training.md). torch reads this when it is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     parser = argparse.ArgumentParser(
         prog="python -m pipeline",

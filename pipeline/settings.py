@@ -165,7 +165,13 @@ class RollbackSettings(Settings):
     yes: bool = Field(False, description="Serve a model of the bundled tenth in place of one of the full set.")
 
 
-COMMAND_SETTINGS: tuple[type[Settings], ...] = (TrainSettings, CompareSettings, ExportSettings, PromoteSettings)
+COMMAND_SETTINGS: tuple[type[Settings], ...] = (
+    TrainSettings,
+    CompareSettings,
+    ExportSettings,
+    PromoteSettings,
+    RollbackSettings,
+)
 
 
 def read(kind: type[Kind], arguments: list[str], command: str) -> Kind:

@@ -1,6 +1,13 @@
-"""Every setting, command, route and metric is documented once, as the code has it."""
+"""The documentation agrees with the code: settings, commands, routes, metrics, error messages, numbers and links."""
 
+import ast
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,96 +20,255 @@ from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-EVERYTHING = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+EVERY_PAGE = {"README.md": README, **PAGES}
+# The attributes that make a browser load something when a page opens; `a` and `form` wait for a click.
+LOADED = {"src", "srcset", "data", "poster"}
 
 
-def rows_of_settings(kinds: tuple[type[BaseSettings], ...], name: str) -> list[str]:
-    """The rows that the README's table must hold: variables of environment, that is fields with a default."""
-    rows: dict[str, str] = {}
+def section(page: str, heading: str) -> str:
+    """The text below a heading, up to the next one of the same level."""
+    level = re.escape(heading.split(maxsplit=1)[0])
+    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^{level} |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found, heading
+    return found.group(1)
+
+
+def rows(text: str) -> list[str]:
+    """The rows of the tables in a text, without their heads."""
+    lines = ["", *text.splitlines(), ""]
+    return [
+        line
+        for (before, line), (_, after) in zip(pairwise(lines), pairwise(lines[1:]), strict=False)
+        if line.startswith("|") and not line.startswith("|-") and not after.startswith("|-") and before
+    ]
+
+
+def without_code(page: str) -> str:
+    return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def expected_settings(kinds: tuple[type[BaseSettings], ...], package: str) -> list[str]:
+    expected: dict[str, str] = {}
     for kind in kinds:
         for field, described in kind.model_fields.items():
-            if field not in ("to", "version"):  # flags of one command only
-                shown = "" if described.default is None else f"`{described.default}`"
-                of = variable(field) if name == "pipeline" else f"SERVING_{field.upper()}"
-                rows[of] = f"| `{of}` | {shown} | {described.description} |"
-    return list(rows.values())
+            if field not in ("to", "version", "yes"):  # flags of one command only
+                default = "" if described.default is None else f"`{described.default}`"
+                name = variable(field) if package == "pipeline" else f"SERVING_{field.upper()}"
+                expected[name] = f"| `{name}` | {default} | {described.description} |"
+    return list(expected.values())
 
 
-@pytest.mark.parametrize(("name", "kinds"), [("pipeline", COMMAND_SETTINGS), ("serving", (ServingSettings,))])
-def test_readme_lists_every_setting_as_the_code_describes_it(name: str, kinds: tuple[type[BaseSettings], ...]) -> None:
-    prefix = "(PIPELINE_|MNIST_DIR)" if name == "pipeline" else "SERVING_"
-    listed = [line for line in README.splitlines() if re.match(rf"\| `{prefix}", line)]
-    assert listed == rows_of_settings(kinds, name)
+def assert_rows(listed: list[str], expected: list[str], page: str) -> None:
+    assert listed == expected, f"docs/{page} needs these rows:\n" + "\n".join(expected)
 
 
-def test_readme_lists_every_command_as_help_does() -> None:
-    rows = [f"| `python -m pipeline {name}` | {does} |" for name, (_, does) in COMMANDS.items()]
-    assert [line for line in README.splitlines() if line.startswith("| `python -m pipeline")] == rows
+@pytest.mark.parametrize(
+    ("heading", "package", "kinds"),
+    [("## Training", "pipeline", COMMAND_SETTINGS), ("## Serving", "serving", (ServingSettings,))],
+)
+def test_settings_page_lists_every_setting(heading: str, package: str, kinds: tuple[type[BaseSettings], ...]) -> None:
+    assert_rows(rows(section(PAGES["settings.md"], heading)), expected_settings(kinds, package), "settings.md")
 
 
-def test_readme_lists_every_recipe_and_its_own_one_works(tmp_path: Path) -> None:
-    rows = [f"| `{recipe.name}` | {recipe.about} |" for recipe in RECIPES.values()]
-    section = README[README.index("## Recipes") : README.index("## Requests")]
-    assert [line for line in section.splitlines() if line.startswith("| `") and "--recipe" not in line] == rows
-    example = re.search(r"```toml\n(.*?)```", section, re.DOTALL)
+def test_settings_page_lists_every_variable_of_compose() -> None:
+    files = "\n".join(path.read_text() for path in ROOT.glob("docker-compose*.yml"))
+    read = set(re.findall(r"\$\{([A-Z_]+)", files))
+    assert len(read) >= 9
+    first_cells = " ".join(row.split("|")[1] for row in rows(section(PAGES["settings.md"], "## Compose")))
+    assert sorted(re.findall(r"`([A-Z_]+)`", first_cells)) == sorted(read)
+
+
+def test_settings_page_lists_every_command() -> None:
+    expected = [f"| `python -m pipeline {name}` | {purpose} |" for name, (_, purpose) in COMMANDS.items()]
+    assert_rows(rows(section(PAGES["settings.md"], "## Commands")), expected, "settings.md")
+
+
+def test_settings_page_lists_every_make_target() -> None:
+    targets = re.findall(r"^([a-z-]+):.*## (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets
+    expected = [f"| `make {target}` | {purpose} |" for target, purpose in targets]
+    assert_rows(rows(section(PAGES["settings.md"], "## Make targets")), expected, "settings.md")
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_every_make_target_in_the_text_exists(page: str) -> None:
+    targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:`|^)make ([a-z-]+)", EVERY_PAGE[page], re.MULTILINE)) <= set(targets)
+
+
+def test_recipes_page_lists_every_recipe() -> None:
+    listed = rows(PAGES["recipes.md"])
+    assert_rows(listed, [f"| `{recipe.name}` | {recipe.about} |" for recipe in RECIPES.values()], "recipes.md")
+
+
+def test_example_of_a_recipe_file_is_valid(tmp_path: Path) -> None:
+    example = re.search(r"```toml\n(.*?)```", PAGES["recipes.md"], re.DOTALL)
     assert example
     (tmp_path / "mine.toml").write_text(example.group(1))
     assert find(str(tmp_path / "mine.toml")).epochs == 4
 
 
-def test_every_route_is_documented() -> None:
-    routes = re.findall(
-        r'^            "(/[a-z/]+)": \(', (ROOT / "serving" / "web" / "routes.py").read_text(), re.MULTILINE
-    )
-    assert len(routes) >= 4
-    for route in [*routes, "/livez", "/readyz", "/metrics", "/docs.json"]:
-        assert f"{route}`" in README, route
+def test_api_page_lists_every_route_once() -> None:
+    source = (ROOT / "serving" / "web" / "routes.py").read_text()
+    served = re.search(r"^ROUTES = \(?\s*(.*?)\n\)?$", source, re.MULTILINE | re.DOTALL)
+    assert served
+    routes = re.findall(r"/[a-z/.]+", served.group(1))
+    assert len(routes) >= 10
+    listed = re.findall(r"`(?:GET|POST) (/[a-z/.]+)`", "\n".join(rows(section(PAGES["api.md"], "## Routes"))))
+    assert sorted(listed) == sorted(routes)
 
 
-def test_every_metric_is_documented() -> None:
+def test_operations_page_lists_every_metric_once() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "serving").rglob("*.py"))
     metrics = set(re.findall(r'"((?:digits|bentoml_service)_[a-z_]+)"', sources))
     assert metrics
-    for metric in metrics:
-        assert f"`{metric}`" in OPERATIONS, metric
+    listed = [row.split("`")[1] for row in rows(section(PAGES["operations.md"], "## Metrics of the service"))]
+    assert sorted(listed) == sorted(metrics)
 
 
-def test_every_verb_of_make_is_documented_and_exists() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
-    for named in re.findall(r"(?:`|^)make ([a-z-]+)", EVERYTHING, re.MULTILINE):
-        assert named in targets, named
-    for target in ("run", "test", "test-stack", "bench-train", "bench-serve", "lock", "up", "down"):
-        assert f"make {target}" in EVERYTHING, target
+@pytest.mark.parametrize("prefix", ["PIPELINE_", "SERVING_"])
+def test_every_variable_in_the_text_exists(prefix: str) -> None:
+    known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields}
+    known |= {f"SERVING_{field.upper()}" for field in ServingSettings.model_fields}
+    for name, page in EVERY_PAGE.items():
+        assert set(re.findall(rf"\b{prefix}[A-Z_]+", page)) <= known, name
 
 
-def test_tree_names_every_room() -> None:
-    tree = README[README.index("## What is where") : README.index("## Commands")]
+def messages(folder: Path) -> Iterator[str]:
+    """A pattern for each longer text constant of the code below a folder, in which any value may be filled in."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in node.values)
+            else:
+                text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if len(text) > 30:
+                yield ".+".join(map(re.escape, text.split("%s")))
+
+
+@pytest.mark.parametrize("heading", ["## Training data", "## Service"])
+def test_error_messages_in_troubleshooting_are_those_of_the_code(heading: str) -> None:
+    blocks = re.findall(r"```text\n(.*?)```", section(PAGES["troubleshooting.md"], heading), re.DOTALL)
+    shown = [line for block in blocks for line in block.splitlines() if not line.startswith("TypeError")]
+    assert shown
+    patterns = [pattern for package in ("pipeline", "serving") for pattern in messages(ROOT / package)]
+    assert [line for line in shown if not any(re.fullmatch(pattern, line) for pattern in patterns)] == []
+
+
+def test_readme_names_every_folder_of_modules() -> None:
+    tree = section(README, "## What is where")
     top = ""
     named = set()
-    for indent, name in re.findall(r"^( *)([\w.-]+/?) ", tree, re.MULTILINE):
+    for indent, name in re.findall(r"^( *)([\w.-]+/?)  ", tree, re.MULTILINE):
         top = top if indent else name
         named.add(top + name if indent else name)
-    for place in named - {"```"}:
+    assert len(named) > 20
+    for place in named:
         assert (ROOT / place).exists(), place
     for package in ("pipeline", "serving", "benchmarks"):
-        rooms = {f"{package}/{file.parent.name}/" for file in (ROOT / package).glob("*/__init__.py")}
-        assert rooms <= named, rooms - named
+        folders = {f"{package}/{file.parent.name}/" for file in (ROOT / package).glob("*/__init__.py")}
+        assert folders <= named, folders - named
 
 
-def test_links_and_pictures_exist() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 130
 
 
-def test_numbers_in_the_readme_are_those_of_the_results() -> None:
-    results = (ROOT / "docs" / "results.md").read_text()
-    rows = [line for line in README.splitlines() if line.startswith("| `") and " ± " in line]
-    assert len(rows) == 5
-    for row in rows:
-        accuracy = re.search(r"\d\d\.\d\d ± \d\.\d\d", row)
-        assert accuracy
-        assert accuracy.group() in results, row
+def test_accuracies_in_readme_equal_those_of_the_results() -> None:
+    results = {
+        row.split("`")[1]: row for row in rows(section(PAGES["results.md"], "## Accuracy on the full MNIST"))[:5]
+    }
+    listed = [row for row in rows(README) if " ± " in row]
+    assert len(listed) == len(results) == 5
+    for row in listed:
+        recipe, parameters, accuracy, epochs = (row.split("|")[column].strip() for column in (1, 3, 4, 5))
+        cells = [cell.strip() for cell in results[recipe.strip("`")].split("|")]
+        assert [parameters, epochs, accuracy.removesuffix(" %")] == [cells[2], cells[3], cells[6]], recipe
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_lines_are_at_most_100_columns_wide(page: str) -> None:
+    lines = [line for line in without_code(EVERY_PAGE[page]).splitlines() if not line.startswith(("|", "!["))]
+    addresses = r"\]\([^)]*\)|<http[^>]*>"
+    assert [line for line in lines if len(re.sub(addresses, "", line)) > 100] == []
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    named = re.findall(r"`((?:pipeline|serving|tests|benchmarks|requirements|docs)/[\w./-]*)`", EVERY_PAGE[page])
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE)
+def test_every_module_that_a_page_runs_exists(page: str) -> None:
+    for module in re.findall(r"python -m ((?:pipeline|benchmarks)[\w.]*)", EVERY_PAGE[page]):
+        place = ROOT.joinpath(*module.split("."))
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), module
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    files = [ROOT / "Makefile", *ROOT.glob("*.yml"), *ROOT.glob("Dockerfile*")]
+    files += [path for package in ("pipeline", "serving", "benchmarks") for path in (ROOT / package).rglob("*.py")]
+    for file in files:
+        for page in re.findall(r"\bdocs/([\w-]+\.md)", file.read_text()):
+            assert page in PAGES, f"{file}: {page}"
+
+
+def anchor(heading: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", ["README.md", "pipeline/data/tenth/README.md"])
+def test_links_outside_the_site_lead_to_files_and_headings(page: str) -> None:
+    source = ROOT / page
+    for target, fragment in re.findall(r"\]\(([^)#:]+)(?:#([^)]*))?\)", source.read_text()):
+        assert (source.parent / target).exists(), target
+        headings = (
+            re.findall(r"^#+ (.*)$", without_code((source.parent / target).read_text()), re.MULTILINE)
+            if fragment
+            else []
+        )
+        assert not fragment or fragment in map(anchor, headings), f"{target}#{fragment}"
+
+
+class Loads(HTMLParser):
+    """The addresses that a browser loads when it opens a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attributes}
+        self.addresses += [value for name, value in values.items() if name in LOADED]
+        if tag == "link" and values.get("rel") not in ("canonical", "next", "prev"):
+            self.addresses.append(values.get("href", ""))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; a broken link, anchor or picture, or a page without a place in the menu, fails the build."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(
+        build, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_site_has_every_page(site: Path) -> None:
+    built = {path.parent.name for path in site.glob("*/index.html")}
+    assert {name.removesuffix(".md") for name in PAGES} - {"index"} <= built
+
+
+def test_site_loads_nothing_from_other_hosts(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        addresses = Loads(page.read_text()).addresses
+        assert addresses
+        assert [address for address in addresses if "//" in address] == [], page
+    for style in site.rglob("*.css"):
+        assert re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)]*", style.read_text()) == [], style

@@ -1,7 +1,7 @@
 """All metrics of the service. Each worker writes its own to files; `/metrics` shows the sum over all workers.
 
 What every request and every call of the model counts is only noted at first and written a few times a second: writing
-it at once would cost a lone request more than its way through the queue (docs/performance.md).
+it at once would cost a lone request more than its way through the queue (docs/performance-serving.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The way in: what every request passes, before BentoML's own middlewares are reached.
 
 BentoML puts a service's middlewares behind its own, which start a second task and a timer of 60 seconds for each
-request, and check its URL. docs/performance.md has what that costs.
+request, and check its URL. docs/performance-serving.md has what that costs.
 """
 
 from __future__ import annotations
