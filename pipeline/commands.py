@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import flow
-from pipeline.data import dataset as data
+from pipeline.data import mnist as data
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.experiments import compare as comparison
 from pipeline.experiments import table

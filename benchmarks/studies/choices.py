@@ -107,7 +107,7 @@ def train(name: str) -> None:
     choice.undo()
     import torch
 
-    from pipeline.data import dataset as data
+    from pipeline.data import mnist as data
     from pipeline.training import loop as training
 
     recipe = replace(RECIPES["default"], **choice.recipe)  # type: ignore[arg-type]

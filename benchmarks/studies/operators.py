@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from pipeline.data import dataset as data
+from pipeline.data import mnist as data
 from pipeline.data.dataset import Digits
 from pipeline.recipes import Recipe, find
 from pipeline.training.devices import describe_device

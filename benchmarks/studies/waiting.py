@@ -17,7 +17,7 @@ TRAIN = """
 import sys, torch
 from pathlib import Path
 from pipeline import recipes
-from pipeline.data import dataset as data
+from pipeline.data import mnist as data
 from pipeline.training import loop as training
 
 class Rates:

@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does, before torch is imported
 import torch
 
-from pipeline.data import dataset as data
+from pipeline.data import mnist as data
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.evaluation import evaluate, fit_temperature
 from pipeline.networks import count_parameters

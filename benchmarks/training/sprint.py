@@ -10,12 +10,13 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pipeline.data import dataset as data
+from pipeline.data import mnist as data
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network
@@ -86,9 +87,7 @@ def main() -> None:
     recipe = find(arguments.recipe)
     full = data.load("full", Path(os.environ["MNIST_DIR"]), Path())
     test = full.read_test().to(device)
-    dataset = DataSet(
-        full.name, full.source, full.digest, full.train.to(device), full.validation.to(device), full.folder
-    )
+    dataset = replace(full, train=full.train.to(device), validation=full.validation.to(device))
     print(f"torch {torch.__version__}, {describe_device(device)}, {recipe.name}, {arguments.runs} runs")
     sprint(recipe, dataset, test, 0, 2.0, 10**9)
     seconds = []

@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.ratios import reached
-from pipeline.data import dataset as data
+from pipeline.data import mnist as data
 from pipeline.data.dataset import Digits
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build

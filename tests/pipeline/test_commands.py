@@ -65,7 +65,7 @@ def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_
         (["train", "--device", "tpu"], {}, "PIPELINE_DEVICE (--device) cannot be 'tpu'"),
         (["train"], {"PIPELINE_SED": "1"}, "There is no setting PIPELINE_SED: did you mean PIPELINE_SEED?"),
         (["train"], {"MNIST_DIR": "/nowhere"}, "MNIST_DIR=/nowhere is not a folder"),
-        (["train", "--data", "full"], {"MNIST_DIR": "/nowhere"}, "set it to the folder in which MNIST/raw/ lies"),
+        (["train", "--data", "full"], {"MNIST_DIR": "/nowhere"}, "set it to the folder that holds MNIST/raw/"),
         (["fly"], {}, "invalid choice: 'fly'"),
         ([], {}, "COMMAND"),
     ],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.training import chapter
-from pipeline.data.dataset import TENTH
+from pipeline.data.mnist import TENTH
 from pipeline.networks import MNISTConvNet, count_parameters, normalise
 
 CPU = torch.device("cpu")
