@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.evaluation import evaluate, fit_temperature
-from pipeline.recipes import Architecture, DenseNet, MNISTConvNet, Recipe, VGGNet
+from pipeline.recipes import Architecture, ConvArchitecture, DenseArchitecture, Recipe, VGGArchitecture
 from pipeline.report import page as report
 from pipeline.training.loop import Epoch, train
 from tests.conftest import QUICK
@@ -56,12 +56,12 @@ def test_every_picture_is_documented() -> None:
 @pytest.mark.parametrize(
     ("network", "missing"),
     [
-        (DenseNet(), OF_FILTERS),
-        (MNISTConvNet(filters=(4,)), {"second-layer-filters"}),
-        (MNISTConvNet(filters=(4, 6, 8)), set()),
-        (MNISTConvNet(filters=(4, 6), kernel_size=5), set()),
-        (VGGNet(blocks=((4,), (6, 8), (8,)), first_kernel_size=5), set()),
-        (VGGNet(blocks=((3, 4), (6,)), dropout=0.3), set()),
+        (DenseArchitecture(), OF_FILTERS),
+        (ConvArchitecture(filters=(4,)), {"second-layer-filters"}),
+        (ConvArchitecture(filters=(4, 6, 8)), set()),
+        (ConvArchitecture(filters=(4, 6), kernel_size=5), set()),
+        (VGGArchitecture(blocks=((4,), (6, 8), (8,)), first_kernel_size=5), set()),
+        (VGGArchitecture(blocks=((3, 4), (6,)), dropout=0.3), set()),
     ],
 )
 def test_every_kind_of_network_can_be_drawn(network: Architecture, missing: set[str], tenth: DataSet) -> None:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.networks import Network
-from pipeline.recipes import Augmentation, MNISTConvNet
+from pipeline.recipes import Augmentation, ConvArchitecture
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
 from pipeline.training.loop import Epoch, train
 from tests.conftest import QUICK
 
 EVERYTHING = replace(  # all that has a state: schedule, average, and random numbers of three kinds
     QUICK,
-    network=MNISTConvNet(dropout=0.3),
+    network=ConvArchitecture(dropout=0.3),
     averaging=0.9,
     weight_decay=0.01,
     augmentation=Augmentation(10, 0.1, 8, 2),

@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build
-from pipeline.recipes import RECIPES, Augmentation, DenseNet, MNISTConvNet
+from pipeline.recipes import RECIPES, Augmentation, ConvArchitecture, DenseArchitecture
 from pipeline.training.loop import Epoch, TrainingError, epochs_of, train
 from tests.conftest import QUICK
 
@@ -65,7 +65,7 @@ def test_the_network_that_is_kept_can_be_watched(tenth: DataSet) -> None:
 def test_first_filters_are_kept_from_the_random_start_to_the_end(tenth: DataSet) -> None:
     few = Digits(tenth.train.images[:64], tenth.train.labels[:64])
     grown: dict[int, Tensor] = {}
-    recipe = replace(EVERYTHING, network=MNISTConvNet(filters=(4,)))
+    recipe = replace(EVERYTHING, network=ConvArchitecture(filters=(4,)))
     network = train(recipe, 40, few, few, CPU, 1, growth=grown)
     assert list(grown) == [0, 1, 2, 3, 4, 6, 10, 16, 25, 40]
     torch.manual_seed(1)
@@ -77,7 +77,7 @@ def test_first_filters_are_kept_from_the_random_start_to_the_end(tenth: DataSet)
 def test_dense_network_has_no_filters_to_keep(tenth: DataSet) -> None:
     few = Digits(tenth.train.images[:64], tenth.train.labels[:64])
     grown: dict[int, Tensor] = {}
-    train(replace(QUICK, network=DenseNet()), 1, few, few, CPU, 1, growth=grown)
+    train(replace(QUICK, network=DenseArchitecture()), 1, few, few, CPU, 1, growth=grown)
     assert not grown
 
 

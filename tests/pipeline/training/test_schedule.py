@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from pipeline.data.dataset import DataSet, Digits
-from pipeline.recipes import DenseNet
+from pipeline.recipes import DenseArchitecture
 from pipeline.training.loop import train
 from pipeline.training.schedule import learning_rates
 from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import Witness
 
-DENSE = replace(QUICK, network=DenseNet())
+DENSE = replace(QUICK, network=DenseArchitecture())
 
 
 @pytest.mark.parametrize("one_cycle", [True, False])
