@@ -18,7 +18,7 @@ from PIL import Image
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#595959"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)
-MARKERS = "osD^"
+MARKERS = "osD^vPX*"
 WIDTH, DPI = 10.0, 120  # inches, and dots an inch: 1,200 pixels
 TOP = 0.85  # inches, for the two titles
 STYLE: dict[Any, Any] = {  # of all figures: nothing else here draws
