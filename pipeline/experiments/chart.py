@@ -48,7 +48,6 @@ def draw_comparison(rows: Sequence[Row], caption: str) -> Figure:
         for k, (row, size, error) in enumerate(zip(rows, sizes, errors, strict=True)):
             axes.errorbar(
                 size, error, abs(ends[:, [k]] - error), label=row.recipe, linestyle="none", markersize=9, capsize=3,
-                markeredgecolor="white",
                 color=COLOURS[k % len(COLOURS)], marker=MARKERS[(k + k // len(COLOURS)) % len(MARKERS)],
             )  # fmt: skip
     figure.legend(*both[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -58,7 +57,7 @@ def draw_comparison(rows: Sequence[Row], caption: str) -> Figure:
 def _stretch(axis: Axis, values: NDArray[np.float64]) -> tuple[float, float]:
     """Return limits of a logarithmic axis with a margin, and set its ticks to suit them."""
     ratio = float(values.max() / values.min())
-    margin = max(1.1 * ratio**0.05, (2 / ratio) ** 0.5)
+    margin = max(1.2 * ratio**0.1, (2 / ratio) ** 0.5)
     axis.set(
         major_locator=LogLocator(subs=(1, 2, 5)) if ratio > 4 else MaxNLocator(4, steps=[1, 2, 5, 10]),
         minor_locator=NullLocator(),

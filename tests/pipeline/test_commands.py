@@ -170,7 +170,7 @@ def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path
         process.wait()
     again = pipeline(*command, "--state-dir", str(cut))
     assert again.returncode == 0, again.stderr
-    assert "short goes on from its checkpoint: " in again.stderr
+    assert "short resumes from its checkpoint after " in again.stderr
     assert "epoch 1/4" not in again.stderr
     assert not list((cut / "checkpoints").iterdir())
 

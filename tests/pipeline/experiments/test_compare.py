@@ -219,7 +219,7 @@ def test_stopped_comparison_goes_on_in_the_same_runs(folder: Path, listener: Tol
     told.clear()
     assert compare(folder, "small", "slow") == 0
     assert "The comparison that was begun before goes on." in told
-    assert "slow goes on from its checkpoint: 2 of 3 epochs are done." in told
+    assert "slow resumes from its checkpoint after 2 of 3 epochs." in told
     assert not any(line.startswith("slow, epoch 1/3") for line in told[: told.index("run 4 of 4: slow, seed 2")])
     assert parents()[-1].info.run_id == parent.info.run_id
     assert [(run.info.run_name, run.info.status) for run in children(parent)] == [
