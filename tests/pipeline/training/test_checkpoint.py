@@ -17,7 +17,7 @@ from pipeline.training.checkpoint import Checkpoint, CheckpointError
 from pipeline.training.loop import Epoch, train
 from tests.conftest import QUICK
 
-EVERYTHING = replace(  # all that has a state: schedule, average, and random numbers of three kinds
+EVERYTHING = replace(  # every kind of state: schedule, average, three random number generators
     QUICK,
     network=ConvArchitecture(dropout=0.3),
     averaging=0.9,
@@ -28,7 +28,7 @@ MARK = "f" * 64
 
 
 class After:
-    """A reporter that does something after so many steps, and keeps what training tells."""
+    """Training callbacks that act after a number of steps and record the epochs."""
 
     def __init__(self, steps: int, act: Callable[[], None]) -> None:
         self._left, self._act = steps, act
@@ -48,7 +48,7 @@ class After:
 
 
 def be_killed() -> None:
-    raise MemoryError  # nothing is saved: as after kill -9, only the files are left
+    raise MemoryError  # like kill -9: nothing is saved
 
 
 def be_stopped() -> None:
@@ -75,7 +75,7 @@ def trained(
         (3, be_stopped, KeyboardInterrupt, (0, 3 * 64)),
     ],
 )
-def test_training_that_was_cut_off_ends_with_the_same_weights(
+def test_interrupted_training_ends_with_the_same_weights(
     steps: int,
     act: Callable[[], None],
     error: type[BaseException],
@@ -89,7 +89,7 @@ def test_training_that_was_cut_off_ends_with_the_same_weights(
     file = tmp_path / "some" / "run.pt"
     with pytest.raises(error):
         trained(few, After(steps, act), Checkpoint(file, MARK))
-    torch.manual_seed(99)  # whatever happens between the two processes
+    torch.manual_seed(99)  # the new process has another random state
     again = After(0, be_killed)
     grown_again: dict[int, Tensor] = {}
     weights = trained(few, again, Checkpoint(file, MARK), grown_again).state_dict()
@@ -102,7 +102,7 @@ def test_training_that_was_cut_off_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_signal_that_comes_while_an_epoch_is_judged_is_not_lost(few: Digits, tmp_path: Path, epoch: int) -> None:
+def test_signal_during_the_evaluation_of_an_epoch_is_not_lost(few: Digits, tmp_path: Path, epoch: int) -> None:
     class Stopped(After):
         def epoch(self, epoch_: Epoch) -> None:
             super().epoch(epoch_)
@@ -144,13 +144,13 @@ def test_checkpoint_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
         Checkpoint(file, "e" * 64)
 
 
-def test_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "run.pt"
     checkpoint = Checkpoint(file, MARK)
     checkpoint.run_id = "run"
     checkpoint.save({"steps": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # no file may grow beyond: as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # limits the size of files, like a full disk
     try:
         with caplog.at_level(logging.WARNING, logger="pipeline"):
             checkpoint.save({"steps": 2, "weights": torch.zeros(1000)})

@@ -14,7 +14,7 @@ DENSE = replace(QUICK, network=DenseArchitecture())
 
 
 @pytest.mark.parametrize("one_cycle", [True, False])
-def test_learning_rates_are_those_that_training_takes(one_cycle: bool, tenth: DataSet) -> None:
+def test_learning_rates_match_those_of_training(one_cycle: bool, tenth: DataSet) -> None:
     few = Digits(tenth.train.images[:640], tenth.train.labels[:640])
     recipe, witness = replace(DENSE, one_cycle=one_cycle), Witness()
     train(recipe, 4, few, few, torch.device("cpu"), 1, [witness])
@@ -25,7 +25,7 @@ def test_learning_rates_are_those_that_training_takes(one_cycle: bool, tenth: Da
     ]
 
 
-def test_one_cycle_rises_to_the_recipes_rate_and_falls_to_nearly_nothing() -> None:
+def test_one_cycle_rises_to_the_recipes_rate_and_falls_to_nearly_zero() -> None:
     rates = learning_rates(DENSE, 100)
     peak = rates.index(max(rates))
     assert rates[peak] == pytest.approx(DENSE.learning_rate, rel=0.01)
