@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import flow, promotion
-from pipeline.data import dataset as mnist
+from pipeline.data import mnist
 from pipeline.data.dataset import DataSet
 from pipeline.experiments import table
 from pipeline.experiments.compare import compare as carry_out

@@ -1,4 +1,4 @@
-"""What a network is worth: its answers over a set of digits, and what follows from them."""
+"""Evaluation: logits of a network over a set of digits, and the metrics computed from them."""
 
 from dataclasses import dataclass
 
@@ -14,37 +14,37 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's answers: `logits` float32 [n, 10] and the true `labels` int64 [n], both on the CPU."""
+    """Predictions of a network: `logits` float32 [n, 10] and the true `labels` int64 [n], both on the CPU."""
 
     logits: Tensor
     labels: Tensor
 
     def probabilities(self, temperature: float = 1.0) -> Tensor:
-        """Float32 [n, 10]; a temperature above 1 makes them less sure."""
+        """Compute float32 [n, 10]; a temperature above 1 lowers the confidence."""
         return functional.softmax(self.logits / temperature, dim=1)
 
     def right(self) -> Tensor:
-        """Which answers are right, bool [n]."""
+        """Mark the correct predictions, bool [n]."""
         return self.logits.argmax(dim=1) == self.labels
 
     def accuracy(self) -> float:
-        """The share of right answers."""
+        """Compute the share of correct predictions."""
         return self.right().float().mean().item()
 
     def loss(self, temperature: float = 1.0) -> float:
-        """Mean cross-entropy in nats."""
+        """Compute the mean cross-entropy in nats."""
         return functional.cross_entropy(self.logits / temperature, self.labels).item()
 
     def confusion(self) -> Tensor:
-        """How often each digit (row) was taken for which (column), int64 [10, 10]."""
+        """Count the predictions (columns) of each true digit (rows), int64 [10, 10]."""
         pairs = self.labels * 10 + self.logits.argmax(dim=1)
         return torch.bincount(pairs, minlength=100).reshape(10, 10)
 
     def reliability(self, temperature: float = 1.0, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
-        """Over equal bins of confidence: how many answers, their mean confidence, and the share that is right.
+        """Compute count, mean confidence and accuracy of the predictions in equal bins of confidence.
 
         Returns:
-            int64 [bins], float64 [bins] and float64 [bins]; the last two are 0 where there is no answer.
+            int64 [bins], float64 [bins] and float64 [bins]; the last two are 0 in empty bins.
         """
         confidence = self.probabilities(temperature).amax(dim=1)
         of_bin = (confidence * bins).long().clamp(max=bins - 1)
@@ -57,7 +57,7 @@ class Evaluation:
         return counts, mean_confidence, accuracy
 
     def calibration_error(self, temperature: float = 1.0, bins: int = 15) -> float:
-        """Expected calibration error: how far confidence and accuracy lie apart, in the mean over equal bins.
+        """Compute the expected calibration error: the mean gap between confidence and accuracy over equal bins.
 
         Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 3.
         """
@@ -66,7 +66,7 @@ class Evaluation:
 
 
 def evaluate(network: Network, digits: Digits) -> Evaluation:
-    """Ask a network about all digits, on the device where both are."""
+    """Run a network over all digits, on the device that holds both."""
     was_training = network.training
     network.eval()
     with torch.inference_mode():
@@ -75,12 +75,12 @@ def evaluate(network: Network, digits: Digits) -> Evaluation:
             for images in digits.images.split(BATCH)
         ]
     network.train(was_training)
-    # a tensor made in inference mode cannot take part in a later gradient; a clone can
+    # clone: a tensor made in inference mode cannot enter a later gradient
     return Evaluation(torch.cat(logits).float().cpu().clone(), digits.labels.cpu())
 
 
 def fit_temperature(validation: Evaluation) -> float:
-    """The temperature that makes the validation split least surprising (minimal cross-entropy).
+    """Fit the temperature that minimises the cross-entropy of the validation split.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2.
     """

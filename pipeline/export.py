@@ -1,7 +1,7 @@
-"""Export: a trained network in, one ONNX file out that does everything between a picture and an answer.
+"""Export a trained network to one ONNX file that maps raw pictures to calibrated probabilities.
 
-The file's contract (docs/architecture.md) is what `serving/` relies on. `export` hands over no file that has not
-been checked against it and against PyTorch, over every digit given.
+`serving/` relies on the file's contract (docs/architecture.md). `export` deletes a file that breaks the contract or
+whose probabilities differ from PyTorch's.
 """
 
 import base64
@@ -29,15 +29,15 @@ GOLDEN_PER_CLASS = 2
 
 
 class ParityError(PipelineError):
-    """The file does not do what the trained network does; the message says where they part."""
+    """The file breaks the contract or differs from the trained network; the message names the difference."""
 
 
 class ExportedNetwork(nn.Module):
-    """What the ONNX file computes: normalisation, network, temperature and softmax.
+    """The computation of the ONNX file: normalisation, network, temperature and softmax.
 
     Args:
         network: the trained network.
-        temperature: what its logits are divided by (see `evaluation.fit_temperature`).
+        temperature: divisor of its logits (see `evaluation.fit_temperature`).
     """
 
     def __init__(self, network: Network, temperature: float) -> None:
@@ -46,7 +46,7 @@ class ExportedNetwork(nn.Module):
         self.temperature = temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Uint8 [n, 28, 28] to probabilities float32 [n, 10] and the feature maps of each convolution."""
+        """Map pictures, uint8 [n, 28, 28], to probabilities, float32 [n, 10], and feature maps per convolution."""
         logits, maps = self.network.examine(normalise(images))
         return functional.softmax(logits / self.temperature, dim=1), *maps
 
@@ -59,13 +59,13 @@ def export(
     checked: Sequence[Digits],
     to: Path,
 ) -> None:
-    """Write the network to `to` as one ONNX file that keeps the contract, or refuse.
+    """Write the network to one ONNX file and verify it.
 
     Args:
         network: in evaluation mode, on the CPU.
         temperature: see `ExportedNetwork`.
-        metadata: goes into the file as it is, beside what export itself knows.
-        golden: digits whose answers travel with the file, by which whoever loads it can check it.
+        metadata: copied into the file, in addition to the network's own entries.
+        golden: digits stored in the file with their probabilities, for a check on loading.
         checked: digits on which ONNX Runtime and PyTorch must agree.
         to: the file to write.
 
@@ -77,10 +77,10 @@ def export(
         outputs = exported(golden.images)
     names = ["probabilities"] + [f"conv{layer}" for layer in range(1, len(outputs))]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations are no news to whoever trains
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
         program = torch.onnx.export(
             exported,
-            (golden.images[:2],),  # a batch of 1 could be frozen into the graph
+            (golden.images[:2],),  # a batch of 1 could become a constant
             input_names=["images"],
             output_names=names,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -115,7 +115,7 @@ def export(
 
 
 def choose_golden(digits: Digits) -> Digits:
-    """The first digits of each class, `GOLDEN_PER_CLASS` of them."""
+    """Choose the first `GOLDEN_PER_CLASS` digits of each class."""
     chosen = torch.cat([(digits.labels == digit).nonzero()[:GOLDEN_PER_CLASS, 0] for digit in range(10)])
     return Digits(digits.images[chosen], digits.labels[chosen])
 
@@ -124,60 +124,48 @@ def check_contract(file: Path) -> None:
     """Check that a file is valid ONNX with the contract's input and output.
 
     Raises:
-        ParityError: it is not.
+        ParityError: the file is not valid or breaks the contract.
     """
     try:
         onnx.checker.check_model(file, full_check=True)
         graph = onnx.load(file).graph
-    except Exception as error:  # the checker, protobuf and the shape inference each raise their own
+    except Exception as error:  # checker, protobuf and shape inference raise different errors
         raise ParityError(f"{file} is not valid ONNX: {error}") from error
-    promised = [
+    contract = [
         (graph.input[0], "images", onnx.TensorProto.UINT8, [28, 28]),
         (graph.output[0], "probabilities", onnx.TensorProto.FLOAT, [10]),
     ]
-    for value, name, element, sizes in promised:
+    for value, name, element, sizes in contract:
         tensor = value.type.tensor_type
         batch, *rest = tensor.shape.dim
         if (value.name, tensor.elem_type, [d.dim_value for d in rest]) != (name, element, sizes):
-            raise ParityError(f"{file} breaks the contract: `{value.name}` is not the promised `{name}`.")
+            raise ParityError(f"{file} breaks the contract: `{value.name}` does not match `{name}`.")
         if not batch.dim_param:
             raise ParityError(f"{file} breaks the contract: the batch of `{name}` is fixed at {batch.dim_value}.")
 
 
 def check_parity(exported: ExportedNetwork, file: Path, checked: Sequence[Digits]) -> None:
-    """Check that ONNX Runtime's answers are PyTorch's, over all digits, at each of `BATCH_SIZES`.
+    """Check that ONNX Runtime reproduces PyTorch over all digits, at each of `BATCH_SIZES`.
 
     Raises:
-        ParityError: another label, or a probability that differs by more than `TOLERANCE`.
+        ParityError: a label differs, or a probability by more than `TOLERANCE`.
     """
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for digits in checked:
-        expected = expect(exported, digits)
+        with torch.inference_mode():
+            expected = torch.cat([exported(images)[0] for images in digits.images.split(500)]).numpy()
         for batch_size in BATCH_SIZES:
-            answers = np.concatenate(
-                [session.run(["probabilities"], {"images": part})[0] for part in _parts(digits, batch_size)]
-            )
-            gap = float(np.abs(answers - expected).max())
-            labels = int((answers.argmax(axis=1) != expected.argmax(axis=1)).sum())
+            probabilities = predict(file, digits, batch_size)
+            gap = float(np.abs(probabilities - expected).max())
+            labels = int((probabilities.argmax(axis=1) != expected.argmax(axis=1)).sum())
             if gap > TOLERANCE or labels:
                 raise ParityError(
-                    f"{file} is not the network that was trained: at batch size {batch_size}, {labels} of "
+                    f"{file} differs from the trained network: at batch size {batch_size}, {labels} of "
                     f"{len(digits)} labels differ, and probabilities by up to {gap:.1e} (allowed: {TOLERANCE})."
                 )
 
 
-def expect(exported: ExportedNetwork, digits: Digits) -> NDArray[np.float32]:
-    """PyTorch's probabilities, float32 [n, 10]."""
-    with torch.inference_mode():
-        parts = [exported(images)[0] for images in digits.images.split(500)]
-    return torch.cat(parts).numpy()
-
-
-def predict(file: Path, digits: Digits) -> NDArray[np.float32]:
-    """An exported file's probabilities, float32 [n, 10]."""
+def predict(file: Path, digits: Digits, batch_size: int = 128) -> NDArray[np.float32]:
+    """Compute the probabilities of an exported file, float32 [n, 10]."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(["probabilities"], {"images": part})[0] for part in _parts(digits, 128)])
-
-
-def _parts(digits: Digits, batch_size: int) -> list[NDArray[np.uint8]]:
-    return [part.numpy() for part in digits.images.split(batch_size)]
+    parts = digits.images.split(batch_size)
+    return np.concatenate([session.run(["probabilities"], {"images": part.numpy()})[0] for part in parts])

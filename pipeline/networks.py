@@ -1,12 +1,10 @@
-"""The networks. Each is called with normalised pictures and answers with logits.
+"""The networks: normalised pictures in, logits out.
 
-`examine` also gives the feature maps as the book draws them, after each ReLU and before pooling. `forward` pools
-first: both orders give the same numbers, since max pooling and ReLU commute, and the ReLU then has a quarter of the
-work.
+`examine` also returns the feature maps as the book draws them: after each ReLU, before pooling. `forward` pools
+first: max pooling and ReLU commute, and the ReLU then has a quarter of the work.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import pairwise
 
 import torch
@@ -14,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.recipes import Architecture
+from pipeline.recipes import Architecture, ConvArchitecture, DenseArchitecture
 
 MEAN, STANDARD_DEVIATION = 0.1307, 0.3081  # of MNIST's training pixels, in [0, 1]
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Pictures as the networks take them: zero mean, unit variance over MNIST.
+    """Scale pictures to zero mean and unit variance over MNIST, the input of all networks.
 
     Args:
         images: [n, 28, 28], uint8 or float, 0 to 255.
@@ -33,25 +31,25 @@ def normalise(images: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """What training, export and pictures need of a network: logits, and the feature maps behind them."""
+    """The interface of all networks: `forward` returns logits, `examine` also the feature maps behind them."""
 
     convolutions: nn.ModuleList
 
     def examine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits float32 [n, 10], and for each convolution its feature maps float32 [n, channels, height, width]."""
+        """Return logits float32 [n, 10], and of each convolution its feature maps float32 [n, channels, h, w]."""
         raise NotImplementedError
 
 
 class MNISTConvNet(Network):
     """The chapter's network: convolutions, each with ReLU and pooling, then two linear layers; 421,642 parameters.
 
-    Source: the chapter "Convolutional Neural Networks" that the project starts from, which counts its parameters
-    as about 77,000; 3136 x 128 in the first linear layer alone are 401,408. The arguments are its exercises.
+    Source: the chapter "Convolutional Neural Networks" that the project starts from. It claims about 77,000
+    parameters, but the first linear layer alone has 3136 x 128 = 401,408. The arguments are the chapter's exercises.
 
     Args:
-        filters: of each convolution; each halves the picture's side by pooling.
-        kernel_size: side of a filter in pixels, odd, so that padding keeps the picture's size.
-        dropout: share of the hidden units that is left out of each training step (Srivastava et al., 2014).
+        filters: number of filters of each convolution; pooling after each halves the picture's side.
+        kernel_size: side of a filter in pixels; odd, so that padding keeps the picture's size.
+        dropout: share of the hidden units dropped in each training step (Srivastava et al., 2014).
     """
 
     def __init__(self, filters: Sequence[int] = (32, 64), kernel_size: int = 3, dropout: float = 0.0) -> None:
@@ -66,13 +64,13 @@ class MNISTConvNet(Network):
         self.output = nn.Linear(128, 10)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Float32 [n, 1, 28, 28], normalised, to logits float32 [n, 10]."""
+        """Map normalised pictures, float32 [n, 1, 28, 28], to logits, float32 [n, 10]."""
         for convolution in self.convolutions:
             pixels = functional.relu(functional.max_pool2d(convolution(pixels), 2))
         return self._classify(pixels)
 
     def examine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As `forward`, with the feature maps; for the chapter's filters [n, 32, 28, 28] and [n, 64, 14, 14]."""
+        """Return logits and feature maps; for the chapter's filters [n, 32, 28, 28] and [n, 64, 14, 14]."""
         maps: list[Tensor] = []
         for convolution in self.convolutions:
             maps.append(functional.relu(convolution(pixels)))
@@ -85,7 +83,7 @@ class MNISTConvNet(Network):
 
 
 class DenseNet(Network):
-    """The dense network that the chapter compares with: 784 -> 128 -> 10; 101,770 parameters."""
+    """The dense network, the chapter's baseline: 784 -> 128 -> 10; 101,770 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,24 +92,24 @@ class DenseNet(Network):
         self.output = nn.Linear(128, 10)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Float32 [n, 1, 28, 28], normalised, to logits float32 [n, 10]."""
+        """Map normalised pictures, float32 [n, 1, 28, 28], to logits, float32 [n, 10]."""
         logits: Tensor = self.output(functional.relu(self.hidden(pixels.flatten(1))))
         return logits
 
     def examine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As `forward`; a network without convolutions has no feature maps."""
+        """Return logits and no feature maps: there are no convolutions."""
         return self(pixels), []
 
 
 class VGGNet(Network):
-    """Blocks of 3x3 convolutions, each with batch normalisation and ReLU, a block pooled at its end; a linear layer.
+    """Blocks of 3x3 convolutions, each with batch normalisation and ReLU; pooling ends a block; one linear layer.
 
     Source: Simonyan & Zisserman, "Very Deep Convolutional Networks" (2015), with batch normalisation (Ioffe & Szegedy,
-    2015). The last convolution of a block is pooled before it is normalised, which leaves a quarter to normalise.
+    2015). The last convolution of a block is pooled before normalisation, which then has a quarter of the work.
 
     Args:
-        blocks: filters of each convolution, block by block; each block halves the picture's side.
-        dropout: share of the last features that is left out of each training step.
+        blocks: number of filters of each convolution, block by block; each block halves the picture's side.
+        dropout: share of the last features dropped in each training step.
         first_kernel_size: side of the first convolution's filters in pixels, odd.
     """
 
@@ -130,7 +128,7 @@ class VGGNet(Network):
         self.output = nn.Linear(filters[-1] * side * side, 10)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Float32 [n, 1, 28, 28], normalised, to logits float32 [n, 10]."""
+        """Map normalised pictures, float32 [n, 1, 28, 28], to logits, float32 [n, 10]."""
         for convolution, norm, pooled in zip(self.convolutions, self.norms, self._pooled, strict=True):
             pixels = convolution(pixels)
             pixels = functional.relu(norm(functional.max_pool2d(pixels, 2) if pooled else pixels))
@@ -138,7 +136,7 @@ class VGGNet(Network):
         return logits
 
     def examine(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As `forward`, with the feature maps of each convolution, before pooling."""
+        """Return logits and the feature maps of each convolution, before pooling."""
         maps: list[Tensor] = []
         for convolution, norm, pooled in zip(self.convolutions, self.norms, self._pooled, strict=True):
             pixels = convolution(pixels)
@@ -148,26 +146,26 @@ class VGGNet(Network):
         return logits, maps
 
 
-NETWORKS = {network.__name__: network for network in (MNISTConvNet, DenseNet, VGGNet)}
-
-
 def build(architecture: Architecture) -> Network:
-    """The network that a recipe describes, with the weights that torch's random state gives it."""
-    arguments = asdict(architecture)
-    return NETWORKS[arguments.pop("name")](**arguments)
+    """Build a recipe's network; torch's random state decides its weights."""
+    if isinstance(architecture, ConvArchitecture):
+        return MNISTConvNet(architecture.filters, architecture.kernel_size, architecture.dropout)
+    if isinstance(architecture, DenseArchitecture):
+        return DenseNet()
+    return VGGNet(architecture.blocks, architecture.dropout, architecture.first_kernel_size)
 
 
 def count_parameters(network: nn.Module) -> int:
-    """The number of trained weights."""
+    """Count the trained weights."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_macs(network: nn.Module) -> int:
-    """Multiply-accumulates that one picture takes, in convolutions and linear layers; all else costs little beside."""
+    """Count the multiply-accumulates of one picture in convolutions and linear layers; the rest is negligible."""
     was_training = network.training
     network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(normalise(torch.zeros(1, 28, 28)))
     network.train(was_training)
     flops: int = counter.get_total_flops()
-    return flops // 2  # a multiplication and an addition each
+    return flops // 2  # one multiplication and one addition

@@ -1,14 +1,15 @@
-"""The recipes: everything that decides how a network is trained, as data.
+"""Recipes: a network, its training and its augmentation, as data.
 
-A recipe of one's own is a TOML file with the same fields; `--recipe my.toml` trains it.
+A TOML file with the same fields is a recipe too: `--recipe my.toml`.
 """
 
+import difflib
 import tomllib
-from dataclasses import field, replace
+from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
@@ -22,14 +23,14 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class RecipeError(PipelineError):
-    """There is no such recipe, or it cannot be; the message says which field, and what is allowed."""
+    """The recipe is unknown or invalid; the message names the field and the allowed values."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, config=STRICT)
-class MNISTConvNet:
-    """The chapter's network, and its exercises: see `networks.MNISTConvNet`."""
+class ConvArchitecture:
+    """The chapter's network; other values than the defaults are the chapter's exercises."""
 
     name: Literal["MNISTConvNet"] = "MNISTConvNet"
     filters: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)] = (32, 64)
@@ -38,15 +39,15 @@ class MNISTConvNet:
 
 
 @dataclass(frozen=True, config=STRICT)
-class DenseNet:
-    """The network that the chapter's beats: see `networks.DenseNet`."""
+class DenseArchitecture:
+    """The dense network, the chapter's baseline."""
 
     name: Literal["DenseNet"] = "DenseNet"
 
 
 @dataclass(frozen=True, config=STRICT)
-class VGGNet:
-    """Blocks of convolutions with batch normalisation: see `networks.VGGNet`."""
+class VGGArchitecture:
+    """Blocks of convolutions with batch normalisation."""
 
     name: Literal["VGGNet"] = "VGGNet"
     blocks: Annotated[
@@ -56,49 +57,49 @@ class VGGNet:
     first_kernel_size: Literal[3, 5, 7] = 3
 
 
-NETWORKS = ("MNISTConvNet", "DenseNet", "VGGNet")
+# Arguments of the class of that name in `networks`: settings read recipes, and importing torch takes seconds.
+NETWORKS: dict[str, Any] = {kind.name: kind for kind in (ConvArchitecture, DenseArchitecture, VGGArchitecture)}
 Architecture = Annotated[
-    Annotated[MNISTConvNet, Tag("MNISTConvNet")]
-    | Annotated[DenseNet, Tag("DenseNet")]
-    | Annotated[VGGNet, Tag("VGGNet")],
-    Discriminator(lambda given: given.get("name", NETWORKS[0]) if isinstance(given, dict) else given.name),
+    ConvArchitecture | DenseArchitecture | VGGArchitecture,
+    Field(discriminator="name"),
+    BeforeValidator(lambda given: {"name": ConvArchitecture.name} | given if isinstance(given, dict) else given),
 ]
 
 
 @dataclass(frozen=True, config=STRICT)
 class Augmentation:
-    """Bounds of the random change that each digit gets in each epoch, drawn uniformly from -bound to +bound."""
+    """Bounds of the random distortion of each digit in each epoch; each value is uniform in [-bound, bound]."""
 
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees
     scale: Share = 0.0  # share of the size
     shear: Annotated[float, Field(ge=0, le=45)] = 0.0  # degrees
     shift: Annotated[float, Field(ge=0, le=14)] = 0.0  # pixels
-    thickness: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the strokes: pixels that their edges move
+    thickness: Annotated[float, Field(ge=0, le=1)] = 0.0  # pixels that the edge of a stroke moves
 
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """How a network is trained. `about` says in one sentence what for; the defaults are the chapter's choices."""
+    """How a network is trained. `about` describes it in one sentence; the defaults are the chapter's choices."""
 
     name: str
     about: str = ""
-    network: Architecture = field(default_factory=MNISTConvNet)
+    network: Architecture = field(default_factory=ConvArchitecture)
     epochs: Positive = 5
-    epochs_on_tenth: Positive | None = None  # more than `epochs`: the tenth has a tenth of the steps in each
+    epochs_on_tenth: Positive | None = None  # above `epochs`: an epoch of the tenth has a tenth of the steps
     batch_size: Positive = 16
     batch_size_on_gpu: Positive = 64
-    learning_rate: Rate = 1e-3  # the peak, where the schedule is one cycle
-    one_cycle: bool = False  # Smith & Topin, "Super-Convergence" (2018); a constant rate otherwise
+    learning_rate: Rate = 1e-3  # with one cycle: its peak
+    one_cycle: bool = False  # Smith & Topin, "Super-Convergence" (2018); False: a constant rate
     warm_up: Share = 0.3  # share of the steps until the peak
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled: Loshchilov & Hutter (2019)
     label_smoothing: Share = 0.0  # Szegedy et al., "Rethinking the Inception Architecture" (2016)
-    averaging: Share = 0.0  # decay of the exponential moving average of the weights, 0 for none; Polyak (1992)
-    mixed_precision: bool = False  # Micikevicius et al. (2018), in bfloat16, where the device is made for it
+    averaging: Share = 0.0  # decay of the exponential moving average of the weights; 0: none; Polyak (1992)
+    mixed_precision: bool = False  # bfloat16 if the device supports it; Micikevicius et al. (2018)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-BENT = Augmentation(rotation=10, scale=0.15, shear=8, shift=1)
-# What the recipes of the project share; each value was chosen on the validation digits.
+AFFINE = Augmentation(rotation=10, scale=0.15, shear=8, shift=1)
+# Shared by `default`, `compact` and `best`; each value was chosen on the validation digits.
 TRAINED_WELL: dict[str, Any] = {
     "batch_size": 128,
     "batch_size_on_gpu": 128,
@@ -109,7 +110,7 @@ TRAINED_WELL: dict[str, Any] = {
     "label_smoothing": 0.05,
     "averaging": 0.998,
     "mixed_precision": True,
-    "augmentation": BENT,
+    "augmentation": AFFINE,
 }
 
 RECIPES = {
@@ -121,56 +122,56 @@ RECIPES = {
         ),
         Recipe(
             name="dense",
-            about="The dense network that the chapter beats, trained the same way.",
-            network=DenseNet(),
+            about="The dense network, the chapter's baseline, trained the same way.",
+            network=DenseArchitecture(),
         ),
         Recipe(
             name="third-block",
             about="The chapter's exercise: a third convolution, with 128 filters.",
-            network=MNISTConvNet(filters=(32, 64, 128)),
+            network=ConvArchitecture(filters=(32, 64, 128)),
         ),
         Recipe(
             name="kernel-5x5",
             about="The chapter's exercise: filters of 5x5 pixels.",
-            network=MNISTConvNet(kernel_size=5),
+            network=ConvArchitecture(kernel_size=5),
         ),
         Recipe(
             name="dropout",
             about="The chapter's exercise: dropout before the last layer.",
-            network=MNISTConvNet(dropout=0.5),
+            network=ConvArchitecture(dropout=0.5),
         ),
         Recipe(
             name="default",
-            about="The chapter's network, trained well: past the chapter's challenge of 99.5 %.",
+            about="The chapter's network, trained well: above the chapter's challenge of 99.5 %.",
             epochs=8,
             epochs_on_tenth=40,
             **TRAINED_WELL,
         ),
         Recipe(
             name="compact",
-            about="Fewer parameters than the chapter counts, and more accurate than its network: 75,538.",
-            network=VGGNet(blocks=((24,), (32, 48), (48, 64))),
+            about="75,538 parameters: fewer than the chapter claims, and more accurate than its network.",
+            network=VGGArchitecture(blocks=((24,), (32, 48), (48, 64))),
             epochs=20,
             epochs_on_tenth=40,
             **TRAINED_WELL | {"learning_rate": 6e-3},
         ),
         Recipe(
             name="best",
-            about="The most accurate of them: more filters, and more time to train.",
-            network=VGGNet(blocks=((48,), (96, 96), (192,)), dropout=0.3, first_kernel_size=5),
+            about="The most accurate recipe: more filters and a longer training.",
+            network=VGGArchitecture(blocks=((48,), (96, 96), (192,)), dropout=0.3, first_kernel_size=5),
             epochs=22,
             epochs_on_tenth=50,
-            **TRAINED_WELL | {"augmentation": replace(BENT, thickness=0.5)},
+            **TRAINED_WELL | {"augmentation": replace(AFFINE, thickness=0.5)},
         ),
     )
 }
 
 
 def find(name: str) -> Recipe:
-    """A recipe by its name, or from the TOML file of that name.
+    """Return the built-in recipe of that name, or read the TOML file of that name.
 
     Raises:
-        RecipeError: there is no such recipe, or the file does not hold one.
+        RecipeError: there is no such recipe, or the file holds no valid recipe.
     """
     if name in RECIPES:
         return RECIPES[name]
@@ -185,12 +186,18 @@ def find(name: str) -> Recipe:
     except ValidationError as error:
         raise RecipeError("; ".join(map(_explain, error.errors()))) from None
     if recipe.name in RECIPES:
-        raise RecipeError(f"name: {recipe.name} is a recipe of the project; give yours another")
+        raise RecipeError(f"name: {recipe.name} is a built-in recipe; choose another name")
     return recipe
 
 
 def _explain(problem: ErrorDetails) -> str:
-    place = [str(part) for part in problem["loc"] if part not in NETWORKS]
-    if problem["type"].startswith("union_tag"):
-        return f"{'.'.join(place)}.name: must be one of {', '.join(NETWORKS)}"
-    return f"{'.'.join(place)}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    path = [str(part) for part in problem["loc"]]
+    place = ".".join(part for part in path if part not in NETWORKS)
+    if problem["type"] == "union_tag_invalid":
+        return f"{place}.name: must be one of {', '.join(NETWORKS)}"
+    if problem["type"] == "unexpected_keyword_argument":
+        tables = NETWORKS | {"augmentation": Augmentation}
+        known = [each.name for each in fields(tables[path[-2]] if len(path) > 1 else Recipe)]
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        return f"no field {place} ({f'did you mean {near[0]}?' if near else 'the fields are ' + ', '.join(known)})"
+    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

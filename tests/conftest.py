@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import evaluation, export
-from pipeline.data import dataset as data
+from pipeline.data import mnist as data
 from pipeline.data.dataset import DataSet
 from pipeline.networks import Network
 from pipeline.recipes import RECIPES

@@ -15,10 +15,9 @@ from torch.nn import functional
 
 from pipeline.__main__ import COMMANDS
 from pipeline.networks import MNISTConvNet, build, count_macs, count_parameters, normalise
-from pipeline.recipes import RECIPES, Recipe, find
-from pipeline.recipes import MNISTConvNet as ChapterArchitecture
+from pipeline.recipes import RECIPES, ConvArchitecture, Recipe, find
 from pipeline.report import illustrations, lesson_basics, lesson_recipe
-from pipeline.report.filters import seen_by_second_layer
+from pipeline.report.filters import receptive_field
 from pipeline.settings import CompareSettings, TrainSettings, read
 from pipeline.training.schedule import learning_rates
 
@@ -152,7 +151,7 @@ def test_second_layer_covers_as_much_of_the_picture_as_the_page_states() -> None
     height, width = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
     assert f"{height} x {width} pixels" in PAGE
     assert maps[1].shape[-1] == 14
-    assert seen_by_second_layer(3, 3, 2) == (height, 14 - int(rows.min()))
+    assert receptive_field(3, 3, 2) == (height, 14 - int(rows.min()))
 
 
 def test_numbers_on_the_loss_are_computed() -> None:
@@ -189,7 +188,7 @@ def test_numbers_in_the_exercises_are_those_of_the_networks(tmp_path: Path) -> N
     assert third.get_submodule("hidden").in_features == 128 * 3 * 3
     larger = build(RECIPES["kernel-5x5"].network).convolutions[0]
     assert f"32 x 5 x 5 + 32 = {count_parameters(larger)}" in exercise["Larger filters"]
-    assert RECIPES["dropout"].network == ChapterArchitecture(dropout=0.5)
+    assert RECIPES["dropout"].network == ConvArchitecture(dropout=0.5)
     dense = count_parameters(build(RECIPES["dense"].network))
     assert f"{dense:,}, a quarter of" in exercise["No convolution"]
     assert dense / count_parameters(chapter) == pytest.approx(0.25, abs=0.01)

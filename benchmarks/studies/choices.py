@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from benchmarks.harness.tables import markdown, spread
 from pipeline import networks
-from pipeline.data import dataset as data
+from pipeline.data import mnist
 from pipeline.networks import MNISTConvNet
 from pipeline.recipes import RECIPES, Augmentation
 from pipeline.training import loop
@@ -92,7 +92,7 @@ def train(name: str) -> None:
     """Train with one choice undone, in this process."""
     CHOICES[name].undo()
     recipe = replace(RECIPES["default"], epochs=EPOCHS, epochs_on_tenth=None, **CHOICES[name].recipe)
-    trained = loop.train(Run(recipe, 1, data.load("tenth", None, Path()), torch.device("cpu")))
+    trained = loop.train(Run(recipe, 1, mnist.load("tenth", None, Path()), torch.device("cpu")))
     for epoch in trained.epochs:
         print(epoch.images_per_second)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness.tables import markdown
-from pipeline.data import dataset as data
+from pipeline.data import mnist
 from pipeline.data.dataset import Digits
 from pipeline.recipes import Recipe, find
 from pipeline.training.callback import Callback
@@ -62,7 +62,7 @@ class Profiled(Callback):
 
 def shares(recipe: Recipe) -> tuple[dict[str, float], float]:
     """Share of each kind of work in a training step on the CPU, largest first; and milliseconds per step."""
-    tenth = data.load("tenth", None, Path("unused"))
+    tenth = mnist.load("tenth", None, Path("unused"))
     times = math.ceil((SKIPPED + PROFILED) * recipe.batch_size / len(tenth.train))  # one epoch has all steps
     digits = Digits(tenth.train.images.repeat(times, 1, 1), tenth.train.labels.repeat(times))
     profiled = Profiled()

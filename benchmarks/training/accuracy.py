@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; must precede the import of torch
 import torch
 
-from pipeline.data import dataset as data
+from pipeline.data import mnist as data
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.evaluation import evaluate, fit_temperature
 from pipeline.networks import count_parameters

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.training.judge import Judge, Reached
-from pipeline.data import dataset as data
+from pipeline.data import mnist
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.recipes import Recipe, find
 from pipeline.training.devices import choose_device, describe_device
@@ -44,7 +44,7 @@ def main() -> None:
 
     device = choose_device("auto")
     recipe = find(arguments.recipe)
-    full = data.load("full", Path(os.environ["MNIST_DIR"]), Path())
+    full = mnist.load("full", Path(os.environ["MNIST_DIR"]), Path())
     test = full.read_test().to(device)
     dataset = replace(full, train=full.train.to(device), validation=full.validation.to(device))
     print(f"torch {torch.__version__}, {describe_device(device)}, {recipe.name}, {arguments.runs} runs")

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training.judge import Judge, Reached
 from benchmarks.training.speedup import reached
-from pipeline.data import dataset as data
+from pipeline.data import mnist
 from pipeline.networks import build
 from pipeline.recipes import Recipe, find
 from pipeline.training.devices import choose_device, describe_device
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use only the first N digits")
     arguments = parser.parse_args()
 
-    full = data.load("full", arguments.data, Path())
+    full = mnist.load("full", arguments.data, Path())
     part = slice(arguments.limit)
     dataset = replace(full, train=full.train[part], validation=full.validation[part])
     device = choose_device(arguments.device)

@@ -1,1 +1,1 @@
-"""The data set: found, checked by SHA-256, split."""
+"""Data sets: files are found, checked by SHA-256, read and split."""

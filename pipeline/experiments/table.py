@@ -1,4 +1,4 @@
-"""The table of a comparison: one row a recipe, from the metrics of its runs; as CSV, as Markdown and on the console."""
+"""The table of a comparison, one row per recipe, from the metrics of its runs: CSV, Markdown and console."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 from rich.table import Table
 
-# of each run, by their names in MLflow
+# names in MLflow; each run has them
 METRICS = (
     "parameters",
     "macs",
@@ -25,11 +25,11 @@ HEADINGS = ("recipe", "parameters", "MACs", "epochs", "seeds", "validation %", "
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe over its seeds. Accuracies are shares; a standard deviation of one seed is None."""
+    """A recipe over its seeds. Accuracies are shares; with one seed the standard deviations are None."""
 
     recipe: str
     parameters: int
-    macs: int  # multiply-accumulates a picture
+    macs: int  # multiply-accumulates per picture
     epochs: int
     seeds: int
     validation_accuracy_mean: float
@@ -44,11 +44,11 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 
 def summarise(recipe: str, runs: Sequence[Mapping[str, float]]) -> Row:
-    """The row of a recipe.
+    """Summarise the runs of a recipe.
 
     Args:
         recipe: its name.
-        runs: the metrics of one run a seed, with at least METRICS.
+        runs: metrics of one run per seed, with at least METRICS.
     """
 
     def mean(metric: str) -> float:
@@ -73,7 +73,7 @@ def summarise(recipe: str, runs: Sequence[Mapping[str, float]]) -> Row:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """The rows for programs: a column a field, empty where there is no standard deviation."""
+    """Write the rows as CSV, one column per field; a missing standard deviation is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -82,19 +82,19 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def from_csv(text: str) -> list[Row]:
-    """The rows that `to_csv` wrote."""
+    """Read the rows written by `to_csv`."""
     found = [{name: value or None for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
     return TypeAdapter(list[Row]).validate_python(found)
 
 
 def to_markdown(rows: Sequence[Row], caption: str) -> str:
-    """The rows for people, below a sentence that says what they are."""
+    """Write the rows as a Markdown table below a caption."""
     lines = [HEADINGS, ["---"] + ["---:"] * (len(HEADINGS) - 1), *(_cells(row) for row in rows)]
     return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def draw(rows: Sequence[Row]) -> Table:
-    """The rows for a terminal."""
+    """Return the rows as a table for a terminal."""
     drawn = Table()
     for heading in HEADINGS:
         drawn.add_column(heading, justify="left" if heading == "recipe" else "right", overflow="fold")

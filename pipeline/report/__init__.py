@@ -1,1 +1,1 @@
-"""The pictures of a run, and the page that holds them."""
+"""The pictures of a run and the page that contains them."""

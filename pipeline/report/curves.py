@@ -1,4 +1,4 @@
-"""The picture of how training went."""
+"""The picture of the training curves."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,20 @@ from pipeline.training.callback import Epoch
 
 
 def draw_training_curves(epochs: Sequence[Epoch], learning_rates: Sequence[float]) -> Figure:
-    """Loss and validation error over the epochs, and the learning rate.
+    """Draw loss, validation error and learning rate over the epochs.
 
     Args:
-        epochs: of the whole training.
-        learning_rates: of each of its steps.
+        epochs: all epochs of the training.
+        learning_rates: of each step of the training.
     """
     last = epochs[-1]
     figure, (left, middle, right) = panels(
         4.6,
         1,
         3,
-        f"How it learned: {last.validation_accuracy:.2%} of the validation digits right after "
+        f"Training: {last.validation_accuracy:.2%} validation accuracy after "
         + ("1 epoch" if last.number == 1 else f"{last.number} epochs"),
-        "Training loss includes augmentation and label smoothing, so it may lie above validation loss.",
+        "The training loss includes augmentation and label smoothing; it can exceed the validation loss.",
     )
     numbers = [epoch.number for epoch in epochs]
     left.plot(numbers, [epoch.train_loss for epoch in epochs], color=BLUE, marker="o", label="training")
@@ -32,13 +32,13 @@ def draw_training_curves(epochs: Sequence[Epoch], learning_rates: Sequence[float
     left.legend(frameon=False)
     error = [max(1 - epoch.validation_accuracy, 1e-4) for epoch in epochs]
     middle.plot(numbers, [100 * share for share in error], color=ORANGE, marker="s")
-    middle.set(title="Validation digits misread (%)", yscale="log")
+    middle.set(title="Validation error (%)", yscale="log")
     middle.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
     middle.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
     passed = [last.number * (step + 1) / len(learning_rates) for step in range(len(learning_rates))]
     right.plot(passed, learning_rates, color=BLUE)
     right.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    right.set(title="Learning rate of each step", ylim=(0, None), xlim=(0, None))
+    right.set(title="Learning rate", ylim=(0, None), xlim=(0, None))
     for axes in (left, middle, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))

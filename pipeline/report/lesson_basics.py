@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.data import dataset as data
+from pipeline.data import mnist
 from pipeline.data.dataset import DataSet
 from pipeline.networks import MNISTConvNet, count_parameters, normalise
 from pipeline.report.style import BLUE, COLOURS, GREY, ORANGE, panels
@@ -31,7 +31,7 @@ RATES = {"too low": 0.5, "good": 4.0, "too high": 10.5}
 @functools.cache
 def bundled_digits() -> DataSet:
     """The bundled tenth of MNIST."""
-    return data.load("tenth", None, Path("unused"))
+    return mnist.load("tenth", None, Path("unused"))
 
 
 def count_layers() -> dict[str, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Pictures of where the network is wrong, where it is unsure, and how far its confidence can be believed."""
+"""Pictures of errors, of uncertain predictions, and of calibration."""
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -9,20 +9,20 @@ from pipeline.data.dataset import Digits
 from pipeline.evaluation import Evaluation
 from pipeline.report.style import BLUE, GREY, ORANGE, canvas, panels, tile
 
-COLUMNS, MOST = 10, 40  # digits in a row, and in one picture
-FEW = 20  # digits in a bin, below which its accuracy says little
+COLUMNS, MOST = 10, 40  # digits per row and per picture
+FEW = 20  # digits in a bin below which its accuracy is mostly chance
 
 
 def draw_confusion_matrix(test: Evaluation) -> Figure:
-    """Which test digit was taken for which, with counts."""
+    """Draw the confusion matrix of the test digits, with counts."""
     counts = test.confusion().numpy()
     wrong = int(counts.sum() - np.trace(counts))
     figure, (axes,) = panels(
         8.6,
         1,
         1,
-        f"Which digit is taken for which: {wrong:,} of {counts.sum():,} test digits misread",
-        "Off the diagonal every count is a mistake; the darkest cells are the pairs that look alike.",
+        f"Confusion matrix: {wrong:,} of {counts.sum():,} test digits misclassified",
+        "Counts off the diagonal are errors; the darkest cells are the pairs of digits most often confused.",
     )
     shown = np.where(np.eye(10, dtype=bool) | (counts == 0), np.nan, counts)
     if wrong:
@@ -36,34 +36,34 @@ def draw_confusion_matrix(test: Evaluation) -> Figure:
                     column, row, f"{counts[row, column]}", ha="center", va="center",
                     color=GREY if row == column else "black", fontweight="normal" if row == column else "bold",
                 )  # fmt: skip
-    axes.set(xticks=range(10), yticks=range(10), xlabel="answer", ylabel="what it is")
+    axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
 
 
 def draw_misread(digits: Digits, test: Evaluation, temperature: float) -> Figure:
-    """The test digits that it got wrong, with label, answer and calibrated confidence, the most confident first."""
+    """Draw the misclassified test digits with label, prediction and calibrated confidence, most confident first."""
     confidence, answers = test.probabilities(temperature).max(dim=1)
     wrong = (~test.right()).nonzero().flatten()
     shown = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST]
     counted = f"{len(wrong):,} of {len(digits):,} test digits"
     if not len(wrong):
-        title, how = f"What it got wrong: none of {len(digits):,} test digits", "There is nothing to show here."
+        title, caption = f"Misclassified: none of {len(digits):,} test digits", "Nothing to show."
     else:
-        title = f"What it got wrong: {counted}, the most confident first"
-        how = "What it is, what it answered, how sure it was. Would you have known? Some labels are wrong themselves."
+        title = f"Misclassified: {counted}, the most confident first"
+        caption = "Label, prediction and confidence. Some digits are hard for people too, and some labels are wrong."
         if len(shown) < len(wrong):
-            title = f"What it got wrong: {counted}, here the {len(shown)} it was most sure of"
+            title = f"Misclassified: {counted}; here the {len(shown)} with the highest confidence"
     words = [
         (f"{digits.labels[place]} read as {answers[place]}", _percent(confidence[place]), "black")
         for place in shown.tolist()
     ]
-    return _gallery(title, how, digits.images[shown], words)
+    return _gallery(title, caption, digits.images[shown], words)
 
 
 def draw_least_sure(digits: Digits, test: Evaluation, temperature: float) -> Figure:
-    """The test digits that it is least sure of, right or wrong, with its two likeliest answers."""
+    """Draw the test digits with the lowest confidence, with their two most probable classes."""
     probabilities, answers = test.probabilities(temperature).topk(2, dim=1)
     shown = probabilities[:, 0].argsort(stable=True)[:MOST]
     right = int(test.right()[shown].sum())
@@ -77,15 +77,15 @@ def draw_least_sure(digits: Digits, test: Evaluation, temperature: float) -> Fig
         wrong = label != int(answers[place, 0])
         words.append((likeliest, f"a {label}, {'wrong' if wrong else 'right'}", ORANGE if wrong else "black"))
     return _gallery(
-        f"What it is least sure of: {right} of these {len(shown)} test digits it reads right all the same",
-        "Its two likeliest answers, and below them what the digit is and whether the first answer is right.",
+        f"Lowest confidence: {right} of these {len(shown)} test digits are still classified correctly",
+        "The two most probable classes, and below them the label and whether the prediction is right.",
         digits.images[shown],
         words,
     )
 
 
 def draw_reliability(test: Evaluation, temperature: float) -> Figure:
-    """Reliability diagrams before and after calibration: accuracy against confidence, over the test digits.
+    """Draw reliability diagrams before and after calibration: accuracy against confidence on the test digits.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), figure 4.
     """
@@ -94,8 +94,8 @@ def draw_reliability(test: Evaluation, temperature: float) -> Figure:
         6.2,
         2,
         2,
-        f"Can its confidence be believed? It is {100 * after:.2f} points off, {100 * before:.2f} before calibration",
-        f"On the line: of the digits it is 80 % sure of, 80 % are right. Pale: fewer than {FEW} digits, mostly chance.",
+        f"Calibration error: {100 * after:.2f} percentage points, {100 * before:.2f} before calibration",
+        f"On the dashed line, accuracy equals confidence. Pale bars: fewer than {FEW} digits, mostly chance.",
         ratios=(3, 1),
     )
     for column, (name, at) in enumerate(
@@ -110,8 +110,8 @@ def draw_reliability(test: Evaluation, temperature: float) -> Figure:
         )
         for bar, count in zip(bars, counts[filled], strict=True):
             bar.set_alpha(0.3 if count < FEW else 1.0)
-        upper.plot([0, 1], [0, 1], color=ORANGE, linestyle="--", linewidth=1.5, label="as sure as right")
-        upper.set(title=name, xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
+        upper.plot([0, 1], [0, 1], color=ORANGE, linestyle="--", linewidth=1.5, label="accuracy = confidence")
+        upper.set(title=name, xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
         upper.legend(frameon=False, loc="upper left")
         lower.bar(edges[:-1], counts, 1 / len(counts), align="edge", color=GREY, edgecolor="white")
         lower.set(xlim=(0, 1), yscale="log", ylim=(0.5, None), xlabel="confidence", ylabel="digits")
@@ -120,10 +120,10 @@ def draw_reliability(test: Evaluation, temperature: float) -> Figure:
     return figure
 
 
-def _gallery(title: str, what_to_see: str, images: Tensor, words: list[tuple[str, str, str]]) -> Figure:
-    """Digits in rows, below each two lines of words in a colour."""
+def _gallery(title: str, caption: str, images: Tensor, words: list[tuple[str, str, str]]) -> Figure:
+    """Draw digits in rows, each above two lines of text in a colour."""
     rows = max(1, -(-len(images) // COLUMNS))
-    figure, axes = canvas(1.36 * rows, title, what_to_see)
+    figure, axes = canvas(1.36 * rows, title, caption)
     for place, (image, (above, below, colour)) in enumerate(zip(images, words, strict=True)):
         left, top = 0.1 + 0.985 * (place % COLUMNS), 1.36 * (place // COLUMNS)
         tile(axes, image.numpy(), left, top, 0.94, cmap="gray", vmin=0, vmax=255)
@@ -133,5 +133,5 @@ def _gallery(title: str, what_to_see: str, images: Tensor, words: list[tuple[str
 
 
 def _percent(share: Tensor) -> str:
-    """Of a confidence; never 100 %, which none is."""
+    """Format a confidence; at most 99.9 %, since none is certain."""
     return f"{min(float(share), 0.999):.1%} sure"

@@ -1,1 +1,1 @@
-"""Training: one run as a value, the loop, and what the loop is made of."""
+"""Training: one run as a value, the loop and its parts."""

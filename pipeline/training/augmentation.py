@@ -1,4 +1,4 @@
-"""Augmentation: each digit bent a little differently in each epoch, a whole batch in one pass."""
+"""Augmentation: random distortion of each digit in each epoch, computed for a whole batch at once."""
 
 import math
 
@@ -10,17 +10,17 @@ from pipeline.recipes import Augmentation
 
 
 def distort(images: Tensor, bounds: Augmentation, generator: torch.Generator) -> Tensor:
-    """Each picture changed by its own random draw: bent by an affine map, and its strokes made thicker or thinner.
+    """Distort each picture by its own random affine map and its own change of stroke thickness.
 
     Args:
         images: float32 [n, 28, 28], 0 for background.
-        bounds: how far.
-        generator: of the same device; five random numbers a picture are drawn, six where the thickness changes.
+        bounds: of the distortion.
+        generator: on the same device; five random numbers per picture, six if the thickness has a bound.
 
     Returns:
         float32 [n, 28, 28].
     """
-    images = bend(images, bounds, generator)
+    images = transform(images, bounds, generator)
     if bounds.thickness:
         pixels = torch.rand(len(images), generator=generator, device=images.device).mul_(2).sub_(1) * bounds.thickness
         images = thicken(images, pixels)
@@ -28,10 +28,10 @@ def distort(images: Tensor, bounds: Augmentation, generator: torch.Generator) ->
 
 
 def thicken(images: Tensor, pixels: Tensor) -> Tensor:
-    """Move the edges of the strokes outwards, or inwards where `pixels` is negative.
+    """Move the edges of the strokes outwards, or inwards if `pixels` is negative.
 
-    A share of the way to what grey-scale dilation or erosion by one pixel makes of the picture: Serra, "Image Analysis
-    and Mathematical Morphology" (1982).
+    Interpolates between the picture and its grey-scale dilation or erosion by one pixel. Source: Serra, "Image
+    Analysis and Mathematical Morphology" (1982).
 
     Args:
         images: float32 [n, 28, 28], 0 for background.
@@ -46,15 +46,15 @@ def thicken(images: Tensor, pixels: Tensor) -> Tensor:
     return torch.lerp(images, grown, share.abs())
 
 
-def bend(images: Tensor, bounds: Augmentation, generator: torch.Generator) -> Tensor:
-    """Bend each picture by its own random affine map, all of them in one pass (spatial transformer sampling).
+def transform(images: Tensor, bounds: Augmentation, generator: torch.Generator) -> Tensor:
+    """Transform each picture by its own random affine map (spatial transformer sampling).
 
-    Source: Jaderberg et al., "Spatial Transformer Networks" (2015), section 3.2 and 3.3.
+    Source: Jaderberg et al., "Spatial Transformer Networks" (2015), sections 3.2 and 3.3.
 
     Args:
         images: float32 [n, 28, 28], 0 for background.
-        bounds: how far; its thickness is not looked at.
-        generator: of the same device; five random numbers a picture are drawn.
+        bounds: of the map; the thickness is ignored.
+        generator: on the same device; five random numbers per picture.
 
     Returns:
         float32 [n, 28, 28].
@@ -64,9 +64,9 @@ def bend(images: Tensor, bounds: Augmentation, generator: torch.Generator) -> Te
         torch.rand((5, n), generator=generator, device=images.device).mul_(2).sub_(1).unbind()
     )
     angle, slant = angle * math.radians(bounds.rotation), torch.tan(slant * math.radians(bounds.shear))
-    zoom = 1 / (1 + stretch * bounds.scale)  # the map leads from where a pixel goes to where it comes from
+    zoom = 1 / (1 + stretch * bounds.scale)  # the map leads from target to source pixels
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    unit = 2 / images.shape[-1]  # a pixel, on the grid's scale from -1 to 1
+    unit = 2 / images.shape[-1]  # one pixel on the grid's scale from -1 to 1
     rows = torch.stack(
         [
             torch.stack([cos, cos * slant - sin, across * bounds.shift * unit], dim=1),

@@ -1,4 +1,4 @@
-"""Checkpoints: where training stands, in a file, so that a run that was cut off goes on instead of starting over."""
+"""Checkpoints: the training state in a file, from which an interrupted run resumes."""
 
 import io
 import logging
@@ -15,19 +15,19 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointError(PipelineError):
-    """A checkpoint cannot be used; the message names the file and says what to do."""
+    """A checkpoint is unusable; the message names the file and the remedy."""
 
 
 class Checkpoint:
     """The checkpoint of one run.
 
     Args:
-        file: where it is kept.
-        fingerprint: of the run that it belongs to (see `provenance.fingerprint`).
+        file: its place; created by the first `save`.
+        fingerprint: of the run (see `pipeline.training.fingerprint`).
 
     Attributes:
-        state: what was saved last, None if nothing was: tensors, numbers, texts, lists and dictionaries.
-        run_id: the MLflow run that it belongs to; saved with the state.
+        state: the saved state, None if there is none: tensors, numbers, texts, lists and dictionaries.
+        run_id: the MLflow run; saved with the state.
 
     Raises:
         CheckpointError: the file is damaged, or belongs to another run.
@@ -43,13 +43,13 @@ class Checkpoint:
         try:
             found = torch.load(file, weights_only=True)
             owner, self.run_id, self.state = found["fingerprint"], found["run_id"], found["state"]
-        except Exception as error:  # whatever a damaged file makes of itself
+        except Exception as error:  # a damaged file can raise almost anything
             raise CheckpointError(f"The checkpoint {file} is damaged: {start_over}.") from error
         if owner != fingerprint:
             raise CheckpointError(f"The checkpoint {file} belongs to another recipe, data or code: {start_over}.")
 
     def save(self, state: dict[str, Any]) -> None:
-        """Put `state` in the place of what was saved before, or leave that where the disk refuses."""
+        """Replace the saved state by `state`; if writing fails, log it and keep the previous one."""
         content = io.BytesIO()
         torch.save({"fingerprint": self._fingerprint, "run_id": self.run_id, "state": state}, content)
         partial = self.file.with_suffix(".partial")
@@ -59,12 +59,12 @@ class Checkpoint:
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(self.file)  # atomic: there is the old one or the new one, never half of one
+            partial.replace(self.file)  # atomic: a crash leaves the old state or the new one
         except OSError as error:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-            log.warning("The checkpoint could not be saved (%s): training goes on, the last one stays.", error)
+            log.warning("The checkpoint could not be saved (%s). Training continues; the previous one is kept.", error)
 
     def remove(self) -> None:
-        """Forget it: the run is over, or is to start over."""
+        """Delete the file, after the run or to start over."""
         self.file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The learning rate of each step of a training: the same throughout, or one cycle."""
+"""Learning rate schedules: constant or one cycle."""
 
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
@@ -7,7 +7,7 @@ from pipeline.recipes import Recipe
 
 
 def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> OneCycleLR | None:
-    """What sets the learning rate of each of so many steps; None where it stays as it is.
+    """Create the one-cycle schedule over `steps` steps, or None if the recipe's rate is constant.
 
     Source: Smith & Topin, "Super-Convergence" (2018).
     """
@@ -17,13 +17,13 @@ def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) 
 
 
 def learning_rates(recipe: Recipe, steps: int) -> list[float]:
-    """The learning rate of each of so many steps, as training takes them."""
+    """Compute the learning rate of each training step, for pictures."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], recipe.learning_rate)
     schedule = make_schedule(recipe, optimizer, steps)
     rates = []
     for _ in range(steps):
         rates.append(float(optimizer.param_groups[0]["lr"]))
-        optimizer.step()  # of nothing, but torch warns of a schedule without it
+        optimizer.step()  # changes nothing; torch warns if a schedule steps without it
         if schedule:
             schedule.step()
     return rates

@@ -1,4 +1,4 @@
-"""Signals that ask to stop, held back until where training stands can be saved."""
+"""Delay stop signals until the training state can be saved."""
 
 import signal
 import threading
@@ -8,10 +8,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """While training, Ctrl-C and `docker stop` (SIGTERM) take effect between two steps, where a state can be saved."""
+    """Record SIGINT (Ctrl-C) and SIGTERM (`docker stop`) as an event, so that training stops between two steps.
+
+    Outside the main thread, which alone can handle signals, the event is never set.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
+        yield stop
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:

@@ -7,7 +7,7 @@ from pipeline.evaluation import Evaluation, evaluate, fit_temperature
 from pipeline.networks import Network, normalise
 
 
-def test_answers_do_not_depend_on_batches(network: Network, tenth: DataSet) -> None:
+def test_predictions_do_not_depend_on_batches(network: Network, tenth: DataSet) -> None:
     judged = evaluate(network, tenth.read_test())
     with torch.inference_mode():
         expected = network(normalise(tenth.read_test().images))
@@ -22,8 +22,8 @@ def test_confusion_counts_rows_as_truth() -> None:
     assert confusion[1, 1] == confusion[1, 7] == confusion[7, 7] == 1
 
 
-def test_calibration_error_of_known_answers() -> None:
-    # ten answers, each 80 % sure, six of them right: confidence and accuracy lie 0.2 apart
+def test_calibration_error_of_known_predictions() -> None:
+    # ten predictions with confidence 0.8, six of them correct: a gap of 0.2
     probabilities = torch.full((10, 10), 0.2 / 9)
     probabilities[:, 0] = 0.8
     labels = torch.tensor([0] * 6 + [1] * 4)
@@ -41,7 +41,7 @@ def test_temperature_undoes_overconfidence() -> None:
     assert overconfident.calibration_error(temperature) < 0.02 < overconfident.calibration_error()
 
 
-def test_evaluation_leaves_the_network_as_it_was(network: Network, tenth: DataSet) -> None:
+def test_evaluation_keeps_the_mode_of_the_network(network: Network, tenth: DataSet) -> None:
     network.train()
     evaluate(network, tenth.validation)
     assert network.training
@@ -50,8 +50,8 @@ def test_evaluation_leaves_the_network_as_it_was(network: Network, tenth: DataSe
     assert not network.training
 
 
-def test_calibration_error_does_not_set_off_one_confidence_against_another() -> None:
-    # ten answers 80 % sure with six right, ten 60 % sure with eight right: on the whole as sure as right
+def test_gaps_of_different_bins_do_not_cancel() -> None:
+    # ten predictions with confidence 0.8 and accuracy 0.6, ten with 0.6 and 0.8: no gap in the mean over all
     probabilities = torch.cat([torch.full((10, 10), 0.2 / 9), torch.full((10, 10), 0.4 / 9)])
     probabilities[:10, 0], probabilities[10:, 0] = 0.8, 0.6
     labels = torch.tensor([0] * 6 + [1] * 4 + [0] * 8 + [1] * 2)

@@ -36,7 +36,7 @@ def test_file_keeps_the_contract(model_file: Path) -> None:
     assert not any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer)
 
 
-def test_metadata_tells_all(model_file: Path, tenth: DataSet) -> None:
+def test_metadata_describes_network_data_and_accuracy(model_file: Path, tenth: DataSet) -> None:
     metadata = metadata_of(model_file)
     assert metadata["contract"] == "1"
     assert metadata["network"] == "MNISTConvNet"
@@ -48,7 +48,7 @@ def test_metadata_tells_all(model_file: Path, tenth: DataSet) -> None:
     assert metadata["created"].endswith("+00:00")
 
 
-def test_golden_batch_is_that_of_pytorch(model_file: Path, network: Network) -> None:
+def test_golden_batch_holds_the_probabilities_of_pytorch(model_file: Path, network: Network) -> None:
     metadata = metadata_of(model_file)
     images = np.frombuffer(base64.b64decode(metadata["golden_images"]), np.uint8).reshape(-1, 28, 28)
     probabilities = np.frombuffer(base64.b64decode(metadata["golden_probabilities"]), "<f4").reshape(-1, 10)
@@ -62,13 +62,13 @@ def test_golden_batch_is_that_of_pytorch(model_file: Path, network: Network) -> 
 def test_file_and_network_agree(model_file: Path, network: Network, tenth: DataSet) -> None:
     temperature = float(metadata_of(model_file)["temperature"])
     test = tenth.read_test()
-    answers = export.predict(model_file, test)
+    predicted = export.predict(model_file, test)
     judged = evaluation.evaluate(network, test)
-    np.testing.assert_allclose(answers, judged.probabilities(temperature).numpy(), atol=1e-4)
-    np.testing.assert_array_equal(answers.argmax(1), judged.logits.argmax(1))
+    np.testing.assert_allclose(predicted, judged.probabilities(temperature).numpy(), atol=1e-4)
+    np.testing.assert_array_equal(predicted.argmax(1), judged.logits.argmax(1))
 
 
-def test_dense_network_is_exported_without_maps(tenth: DataSet, tmp_path: Path) -> None:
+def test_dense_network_is_exported_without_feature_maps(tenth: DataSet, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     few = Digits(tenth.train.images[:20], tenth.train.labels[:20])
     export.export(DenseNet().eval(), 1.0, {}, few, [few], file)
@@ -96,10 +96,10 @@ def test_one_altered_weight_is_refused(model_file: Path, network: Network, tenth
         check_parity(exported, tmp_path / "model.onnx", [tenth.validation])
 
 
-def test_refused_file_is_not_left_behind(
+def test_refused_file_is_deleted(
     network: Network, tenth: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)  # nothing agrees any more
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)  # no prediction can agree
     few = Digits(tenth.train.images[:20], tenth.train.labels[:20])
     with pytest.raises(ParityError):
         export.export(network, 1.0, {}, few, [few], tmp_path / "model.onnx")
@@ -116,7 +116,7 @@ def test_fixed_batch_is_refused(model_file: Path, tmp_path: Path) -> None:
         check_contract(tmp_path / "model.onnx")
 
 
-def test_what_is_no_onnx_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"a text")
     with pytest.raises(ParityError, match="is not valid ONNX"):
         check_contract(tmp_path / "model.onnx")

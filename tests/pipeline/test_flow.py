@@ -106,7 +106,9 @@ def test_metrics_of_epochs_and_steps_are_kept() -> None:
 
 
 def test_data_set_is_an_input_with_its_digest(tenth: DataSet) -> None:
-    inputs = runs()[1].inputs.dataset_inputs
+    run = runs()[1]
+    assert run.inputs
+    inputs = run.inputs.dataset_inputs
     assert {entry.tags[0].value for entry in inputs} == {"training", "validation"}
     assert all(tenth.digest.startswith(entry.dataset.digest) for entry in inputs)
 
@@ -226,7 +228,8 @@ def test_a_promotion_that_was_cut_off_is_judged_again(told: list[str], monkeypat
     assert main(TRAIN) == 0
     assert len(runs()) == before
     assert champion() == "4"
-    assert registry.by_alias("previous").number == 3
+    previous = registry.by_alias("previous")
+    assert previous and previous.number == 3
     # against the one before it, not against itself, nor as if there had been none
     assert registry.get(4).tags["verdict"].startswith("it does not lose to the champion: ")
 

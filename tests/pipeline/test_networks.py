@@ -37,7 +37,7 @@ def test_macs_are_those_of_one_picture(recipe: str, macs: int) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_looking_inside_changes_no_answer(recipe: str, tenth: DataSet) -> None:
+def test_examine_returns_the_logits_of_forward(recipe: str, tenth: DataSet) -> None:
     network = build(RECIPES[recipe].network).eval()
     pixels = normalise(tenth.validation.images[:50])
     with torch.inference_mode():
@@ -55,16 +55,16 @@ def test_feature_maps_are_taken_after_the_relu_and_before_pooling(tenth: DataSet
         torch.testing.assert_close(first, network.convolutions[0](pixels).clamp(min=0))
 
 
-def test_vgg_net_learns_its_statistics_in_training_and_uses_them_after(tenth: DataSet) -> None:
+def test_vgg_net_normalises_by_batch_only_in_training(tenth: DataSet) -> None:
     network, pixels = VGGNet(((8,), (8, 16))), normalise(tenth.validation.images[:64])
     assert not torch.equal(network(pixels), network.eval()(pixels))
-    assert torch.equal(network(pixels)[:3], network(pixels[:3]))  # no answer depends on the rest of its batch
+    assert torch.equal(network(pixels)[:3], network(pixels[:3]))  # independent of the rest of the batch
     _, maps = network.examine(pixels[:3])
     assert [tuple(layer.shape) for layer in maps] == [(3, 8, 28, 28), (3, 8, 14, 14), (3, 16, 14, 14)]
     assert all(layer.min() >= 0 for layer in maps)
 
 
-def test_dropout_works_in_training_only(tenth: DataSet) -> None:
+def test_dropout_is_active_only_in_training(tenth: DataSet) -> None:
     network, pixels = MNISTConvNet(dropout=0.5), normalise(tenth.validation.images[:3])
     assert not torch.equal(network(pixels), network(pixels))
     assert torch.equal(network.eval()(pixels), network(pixels))
@@ -83,6 +83,6 @@ def test_normalised_training_digits_have_mean_0_and_variance_1(full_mnist: DataS
     assert abs(pixels.std().item() - 1) < 2e-3
 
 
-def test_normalise_knows_black_and_white() -> None:
+def test_black_and_white_pixels_are_normalised_to_the_known_values() -> None:
     pixels = normalise(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1))
     torch.testing.assert_close(pixels.flatten(), torch.tensor([-0.1307 / 0.3081, (1 - 0.1307) / 0.3081]))

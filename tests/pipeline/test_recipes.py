@@ -1,8 +1,18 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.recipes import RECIPES, MNISTConvNet, RecipeError, find
+from pipeline.recipes import (
+    RECIPES,
+    Architecture,
+    ConvArchitecture,
+    DenseArchitecture,
+    RecipeError,
+    VGGArchitecture,
+    find,
+)
 
 
 def written(folder: Path, text: str, name: str = "mine.toml") -> str:
@@ -10,12 +20,12 @@ def written(folder: Path, text: str, name: str = "mine.toml") -> str:
     return str(folder / name)
 
 
-def test_recipe_of_the_project_is_found_by_name() -> None:
+def test_built_in_recipe_is_found_by_name() -> None:
     assert find("default") is RECIPES["default"]
     assert all(name == recipe.name and recipe.about.endswith(".") for name, recipe in RECIPES.items())
 
 
-def test_recipe_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
+def test_recipe_is_read_from_a_file(tmp_path: Path) -> None:
     text = """
         epochs = 3
         learning_rate = 0.002
@@ -24,14 +34,16 @@ def test_recipe_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
     """
     recipe = find(written(tmp_path, text))
     assert (recipe.name, recipe.epochs, recipe.learning_rate, recipe.batch_size) == ("mine", 3, 0.002, 16)
-    assert recipe.network == MNISTConvNet(filters=(16, 32, 64))
+    assert recipe.network == ConvArchitecture(filters=(16, 32, 64))
     assert recipe.augmentation.rotation == 5
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
-        ("epoch = 3", "epoch: unexpected keyword argument"),
+        ("epoch = 3", "no field epoch (did you mean epochs?)"),
+        ("epoch = 3\nlearning_rat = 1", "no field epoch (did you mean epochs?); no field learning_rat (did you mean "),
+        ("momentum = 0.9", "no field momentum (the fields are name, about, network, epochs, "),
         ("epochs = -1", "epochs: input should be greater than or equal to 1"),
         ("epochs = 2.5", "epochs: input should be a valid integer"),
         ("learning_rate = nan", "learning_rate: input should be"),
@@ -39,18 +51,40 @@ def test_recipe_of_ones_own_comes_from_a_file(tmp_path: Path) -> None:
         ("[network]\nname = 'LeNet'", "network.name: must be one of MNISTConvNet, DenseNet, VGGNet"),
         ("[network]\nkernel_size = 4", "network.kernel_size: input should be 1, 3, 5 or 7"),
         ("[network]\nfilters = [1, 2, 3, 4, 5]", "network.filters: tuple should have at most 4 items"),
-        ("[augmentation]\nflip = 1", "augmentation.flip: unexpected keyword argument"),
-        ("name = 'default'", "name: default is a recipe of the project; give yours another"),
+        ("[network]\nfilter = [8]", "no field network.filter (did you mean filters?)"),
+        ("[network]\nname = 'DenseNet'\nfilters = [8]", "no field network.filters (the fields are name)"),
+        ("network = 'DenseNet'", "network: input should be a valid dictionary"),
+        ("[augmentation]\nflip = 1", "no field augmentation.flip (the fields are rotation, scale, shear, shift, "),
+        ("[augmentation]\nrotate = 1", "no field augmentation.rotate (did you mean rotation?)"),
+        ("name = 'default'", "name: default is a built-in recipe; choose another name"),
         ("epochs: 3", "the file is not TOML"),
     ],
 )
-def test_field_that_is_unknown_or_cannot_be_is_named(text: str, told: str, tmp_path: Path) -> None:
+def test_invalid_field_is_named(text: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as raised:
         find(written(tmp_path, text))
-    assert told in str(raised.value)
+    assert expected in str(raised.value)
     assert raised.value.exit_code == 2
 
 
-def test_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="the file cannot be read: No such file"):
         find(str(tmp_path / "nothing.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("", ConvArchitecture()),
+        ("network = { kernel_size = 5 }", ConvArchitecture(kernel_size=5)),
+        ("network = { name = 'DenseNet' }", DenseArchitecture()),
+        ("network = { name = 'VGGNet', blocks = [[8], [16]] }", VGGArchitecture(blocks=((8,), (16,)))),
+    ],
+)
+def test_network_is_chosen_by_its_name(text: str, network: Architecture, tmp_path: Path) -> None:
+    assert find(written(tmp_path, text)).network == network
+
+
+def test_settings_are_read_without_importing_torch() -> None:
+    code = "import sys, pipeline.settings; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,7 +1,7 @@
-"""Cuts the bundled tenth out of the full MNIST: `python -m pipeline.data.tenth.cut MNIST_DIR FOLDER`.
+"""Cut the bundled tenth out of the full MNIST: `python -m pipeline.data.tenth.cut MNIST_DIR FOLDER`.
 
-Within each class the digits are drawn by a hash of their pixels, so that anybody cuts the same tenth. One training
-digit in twelve comes from the validation split of the full set, and is in the validation split of the tenth.
+Within each class, digits are drawn by a hash of their pixels, so that the cut is reproducible. One training digit in
+twelve is a validation digit of the full set, and remains a validation digit in the tenth.
 """
 
 import gzip
@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import IMAGES, LABELS, VALIDATION_SHARE, apportion, read_idx, validation_mask
+from pipeline.data import mnist
+from pipeline.data.split import VALIDATION_SHARE, apportion, validation_mask
 
 DRAW_SEED = b"a tenth of MNIST"
+IMAGES, LABELS = 2051, 2049  # magic numbers of IDX files with bytes in three dimensions and in one
 
 
 def cut(raw: Path, folder: Path) -> None:
     """Read the four files of the full MNIST in `raw` and write a tenth of each, compressed, to `folder`."""
     for part in ("train", "t10k"):
-        images = read_idx(raw / f"{part}-images-idx3-ubyte", IMAGES)
-        labels = read_idx(raw / f"{part}-labels-idx1-ubyte", LABELS)
+        digits = mnist.read(raw, part, "full")
+        images, labels = digits.images.numpy(), digits.labels.numpy()
         per_class = apportion(np.bincount(labels, minlength=10), len(labels) // 10)
         if part == "train":
             held_out = validation_mask(images, labels)
@@ -32,18 +34,18 @@ def cut(raw: Path, folder: Path) -> None:
         else:
             chosen = _draw(images, labels, np.ones(len(labels), dtype=bool), per_class)
         _write(folder / f"{part}-images-idx3-ubyte.gz", IMAGES, images[chosen])
-        _write(folder / f"{part}-labels-idx1-ubyte.gz", LABELS, labels[chosen])
+        _write(folder / f"{part}-labels-idx1-ubyte.gz", LABELS, labels[chosen].astype(np.uint8))
 
 
 def _draw(
     images: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    among: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    eligible: NDArray[np.bool_],
     per_class: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     chosen: list[np.int64] = []
     for digit, count in enumerate(per_class):
-        members = np.flatnonzero(among & (labels == digit)).astype(np.int64)
+        members = np.flatnonzero(eligible & (labels == digit)).astype(np.int64)
         chosen += sorted(
             members, key=lambda i: hashlib.blake2b(images[i].tobytes(), key=DRAW_SEED).digest()
         )[:count]  # fmt: skip

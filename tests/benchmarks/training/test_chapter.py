@@ -8,7 +8,7 @@ import torch
 from torchvision.datasets import MNIST
 
 from benchmarks.training import chapter
-from pipeline.data.dataset import TENTH
+from pipeline.data.mnist import TENTH
 from pipeline.networks import MNISTConvNet, count_parameters, normalise
 
 CPU = torch.device("cpu")

@@ -1,4 +1,10 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from pipeline.experiments.chart import draw_comparison
@@ -20,21 +26,62 @@ def titles(figure: Figure) -> str:
     return " ".join(text.get_text() for text in figure.texts)
 
 
-def test_comparison_names_each_recipe_in_both_panels_and_the_most_accurate_in_its_title() -> None:
+def points(axes: Axes) -> list[tuple[float, float]]:
+    """The point of each recipe: size or time, and error."""
+    found = []
+    for bar in axes.containers:
+        assert isinstance(bar, ErrorbarContainer)
+        assert bar.lines[0] is not None
+        ((across, error),) = np.asarray(bar.lines[0].get_xydata())
+        found.append((float(across), float(error)))
+    return found
+
+
+def test_title_names_the_most_accurate_recipe() -> None:
+    title = titles(draw_comparison(ROWS, "What the numbers are."))
+    assert title.startswith("Most accurate recipe: best, 99.75 % of the test digits, 141,418 parameters")
+    assert title.endswith("What the numbers are.")
+
+
+def test_both_panels_show_each_recipe_with_the_smallest_error_on_top() -> None:
     figure = draw_comparison(ROWS, "What the numbers are.")
-    assert "The most accurate is best: 99.75 % of the test digits, with 141,418 parameters" in titles(figure)
     for axes in figure.axes:
-        assert {text.get_text() for text in axes.texts} == {row.recipe for row in ROWS}
         top, bottom = axes.get_ylim()[::-1]
-        assert top < 1 - 0.998  # upside down: the smallest error on top
+        assert top < 1 - 0.998
         assert bottom > 1 - 0.974
-        points = [bar.lines[0].get_xydata()[0] for bar in axes.containers]
-        assert [1 - error for _, error in points] == pytest.approx([row.test_accuracy_mean for row in ROWS])
-    sizes = [[bar.lines[0].get_xdata()[0] for bar in axes.containers] for axes in figure.axes]
+        assert [1 - error for _, error in points(axes)] == pytest.approx([row.test_accuracy_mean for row in ROWS])
+    sizes = [[across for across, _ in points(axes)] for axes in figure.axes]
     assert sizes == [[row.parameters for row in ROWS], [row.seconds_mean for row in ROWS]]
 
 
-def test_comparison_can_be_drawn_of_one_recipe_and_of_perfect_ones() -> None:
+def test_legend_tells_every_recipe_apart_by_colour_and_marker() -> None:
+    rows = [replace(ROWS[0], recipe=f"recipe-{k}", parameters=1000 * (k + 1)) for k in range(20)]
+    figure = draw_comparison(rows, "Twenty.")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [row.recipe for row in rows]
+    looks = set()
+    for bar in figure.axes[0].containers:
+        assert isinstance(bar, ErrorbarContainer)
+        assert bar.lines[0] is not None
+        looks.add((bar.lines[0].get_color(), bar.lines[0].get_marker()))
+    assert len(looks) == len(rows)
+
+
+@pytest.mark.parametrize("count", [3, 8])
+def test_legend_covers_neither_panel_nor_axis_labels(count: int) -> None:
+    rows = [replace(ROWS[k % len(ROWS)], recipe=f"a-recipe-{k}") for k in range(count)]
+    figure = draw_comparison(rows, "What the numbers are.")
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.y0 >= 0
+    for axes in figure.axes:
+        panel = axes.get_tightbbox()
+        assert panel is not None
+        assert panel.y0 >= legend.y1
+
+
+def test_one_recipe_and_perfect_recipes_can_be_drawn() -> None:
     render(draw_comparison(ROWS[:1], "One."))
     perfect = Row("perfect", 100, 1, 1, 1, 1.0, None, 1.0, None, 0.01, 1.0)
     render(draw_comparison([perfect], "One."))

@@ -192,6 +192,7 @@ def test_parent_tells_data_device_and_seeds() -> None:
     assert (tags["recipes"], tags["data"], parent.data.params["seeds"]) == ("small, other", "tenth", "2")
     assert tags["device"].split(" ")[0] in ("cpu", "cuda", "mps")
     assert tags["warning"].startswith("Trained on the bundled tenth")
+    assert parent.inputs
     assert {entry.tags[0].value for entry in parent.inputs.dataset_inputs} == {"training", "validation"}
 
 
@@ -226,7 +227,7 @@ def test_stopped_comparison_goes_on_in_the_same_runs(folder: Path, listener: Tol
     told.clear()
     assert compare(folder, "small", "slow") == 0
     assert "Resuming the interrupted comparison." in told
-    assert "slow goes on from its checkpoint: 2 of 3 epochs are done." in told
+    assert "slow resumes from its checkpoint after 2 of 3 epochs." in told
     assert not any(line.startswith("slow, epoch 1/3") for line in told[: told.index("run 4 of 4: slow, seed 2")])
     assert parents()[-1].info.run_id == parent.info.run_id
     assert [(run.info.run_name, run.info.status) for run in children(parent)] == [

@@ -26,7 +26,7 @@ def first(network: Network) -> Tensor:
 
 @pytest.fixture
 def ten(tenth: DataSet) -> Tensor:
-    """A test digit of each class."""
+    """Return a test digit of each class."""
     test = tenth.read_test()
     return test.images[[int((test.labels == digit).nonzero()[0]) for digit in range(10)]]
 
@@ -37,7 +37,7 @@ def examine(network: Network, digits: Tensor) -> list[Tensor]:
     return [layer.clone() for layer in maps]
 
 
-def test_filters_stand_in_a_grid_of_4_by_8_the_strongest_first_on_one_scale(first: Tensor) -> None:
+def test_filters_form_a_grid_of_4_by_8_on_one_scale_with_the_strongest_first(first: Tensor) -> None:
     figure = layers.draw_filters(first)
     grid = tiles(figure)
     assert len(grid) == 32
@@ -51,14 +51,14 @@ def test_filters_stand_in_a_grid_of_4_by_8_the_strongest_first_on_one_scale(firs
     assert {image.get_clim() for image in figure.axes[0].images} == {(-reach, reach)}
 
 
-def test_of_many_filters_the_strongest_are_shown_and_the_title_says_so() -> None:
+def test_many_filters_are_cut_to_the_strongest_with_their_number_in_the_title() -> None:
     figure = layers.draw_filters(torch.randn(200, 1, 5, 5))
     assert len(tiles(figure)) == 64
-    assert "64 of its 200 filters" in figure.texts[0].get_text()
+    assert "64 of 200" in figure.texts[0].get_text()
     assert render(figure)
 
 
-def test_growth_shows_the_same_filters_at_each_moment(first: Tensor) -> None:
+def test_growth_shows_the_same_filters_at_each_epoch(first: Tensor) -> None:
     growth = {0: torch.randn(first.shape) / 10, 1: first / 2, 4: first}
     figure = layers.draw_growth(growth)
     assert words(figure)[:2] == ["start", "filter " + str(int(first.flatten(1).norm(dim=1).argmax()))]
@@ -66,13 +66,15 @@ def test_growth_shows_the_same_filters_at_each_moment(first: Tensor) -> None:
     grid = tiles(figure)
     assert len(grid) == 3 * 8
     strongest = first.flatten(1).norm(dim=1).argsort(descending=True)[:8].tolist()
-    for moment, weights in enumerate(growth.values()):
+    for column, weights in enumerate(growth.values()):
         for row, number in enumerate(strongest):
-            np.testing.assert_array_equal(grid[8 * moment + row], weights[number, 0].numpy())
+            np.testing.assert_array_equal(grid[8 * column + row], weights[number, 0].numpy())
     assert len({image.get_clim() for image in figure.axes[0].images}) == 1
 
 
-def test_second_layer_shows_what_each_strong_filter_reads(network: Network, first: Tensor, tenth: DataSet) -> None:
+def test_second_layer_shows_the_main_inputs_of_each_strong_filter(
+    network: Network, first: Tensor, tenth: DataSet
+) -> None:
     second = network.get_parameter("convolutions.1.weight").detach()
     digits = tenth.read_test().images[:100]
     figure = layers.draw_second_layer(first, second, digits, examine(network, digits)[1])
@@ -97,29 +99,29 @@ def test_second_layer_shows_what_each_strong_filter_reads(network: Network, firs
     ],
     ids=["3x3", "5x5", "1x1", "not pooled", "pooled, 5x5"],
 )
-def test_a_piece_is_all_that_the_second_layer_sees_at_its_place(network: Network, tenth: DataSet) -> None:
+def test_patch_is_the_receptive_field_of_the_second_layer(network: Network, tenth: DataSet) -> None:
     torch.manual_seed(0)
     digits = tenth.read_test().images[:20]
     maps = examine(network, digits)[1]
     sides = [convolution.get_parameter("weight").shape[-1] for convolution in network.convolutions][:2]
-    pieces = layers.find_pieces(digits, maps[:, 2], sides[0], sides[1], 3)
+    patches = layers.find_patches(digits, maps[:, 2], sides[0], sides[1], 3)
     best, places = maps[:, 2].flatten(1).max(dim=1)
     digit = int(best.argmax())
     row, column = divmod(int(places[digit]), maps.shape[-1])
-    seen, before = layers.seen_by_second_layer(sides[0], sides[1], 28 // maps.shape[-1])
+    seen, before = layers.receptive_field(sides[0], sides[1], 28 // maps.shape[-1])
     top, left = (28 // maps.shape[-1] * place - before for place in (row, column))
-    assert pieces.shape == (3, seen, seen)
-    # What lies outside the piece does not change the answer, and the piece is cut from this place.
+    assert patches.shape == (3, seen, seen)
+    # Pixels outside the patch do not change the response, and the patch is cut from this position.
     inside = torch.zeros(28, 28, dtype=torch.bool)
     inside[max(0, top) : top + seen, max(0, left) : left + seen] = True
     other = torch.where(inside, digits[digit], 255 - digits[digit])
-    answer = examine(network, other[None])[1][0, 2, row, column]
-    torch.testing.assert_close(answer, best[digit])
+    response = examine(network, other[None])[1][0, 2, row, column]
+    torch.testing.assert_close(response, best[digit])
     cut = digits[digit][max(0, top) : top + seen, max(0, left) : left + seen]
-    assert int(pieces[0].sum()) == int(cut.sum())
+    assert int(patches[0].sum()) == int(cut.sum())
 
 
-def test_feature_maps_are_of_every_layer_with_a_row_a_digit(network: Network, ten: Tensor) -> None:
+def test_feature_maps_show_every_layer_with_one_row_per_digit(network: Network, ten: Tensor) -> None:
     maps = examine(network, ten)
     figure = layers.draw_feature_maps(ten, maps)
     shown = tiles(figure)
@@ -132,7 +134,7 @@ def test_feature_maps_are_of_every_layer_with_a_row_a_digit(network: Network, te
     assert "layer 2: 7 of 64 filters" in words(figure)
 
 
-def test_a_map_that_is_the_same_everywhere_is_not_chosen(ten: Tensor) -> None:
+def test_uniform_feature_map_is_not_chosen(ten: Tensor) -> None:
     maps = torch.zeros(10, 20, 28, 28)
     maps[:, 3] = 1000.0
     maps[:, 7, 5:9] = 1.0
@@ -150,7 +152,7 @@ def test_feature_maps_of_any_number_of_layers_lie_within_the_picture(depth: int,
     assert render(figure)
 
 
-def test_maps_that_find_nothing_can_be_drawn(ten: Tensor) -> None:
+def test_feature_maps_of_zeros_can_be_drawn(ten: Tensor) -> None:
     assert render(layers.draw_feature_maps(ten, [torch.zeros(10, 4, 28, 28)]))
     assert render(
         layers.draw_second_layer(torch.zeros(4, 1, 3, 3), torch.zeros(2, 4, 3, 3), ten, torch.zeros(10, 2, 14, 14))

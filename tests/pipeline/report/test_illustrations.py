@@ -2,6 +2,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ def test_lesson_is_drawn_without_a_champion(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("draw", illustrations.LESSON.values(), ids=illustrations.LESSON)
 def test_titles_of_the_lesson_fit_into_its_pictures(draw: Callable[[], Figure]) -> None:
-    with illustrations.mpl.rc_context(illustrations.LARGE):
+    with mpl.rc_context(illustrations.LARGE):
         figure = draw()
         figure.canvas.draw()
         for title in figure.texts:

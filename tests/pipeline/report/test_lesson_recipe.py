@@ -32,7 +32,7 @@ def test_learning_rate_is_that_of_training() -> None:
     (axes,) = lesson_recipe.draw_learning_rate().axes
     rates = axes.lines[0].get_ydata()
     assert np.array_equal(rates, learning_rates(RECIPES["default"], 430 * 8))
-    assert set(axes.lines[1].get_ydata()) == {RECIPES["chapter"].learning_rate}
+    assert set(np.asarray(axes.lines[1].get_ydata()).tolist()) == {RECIPES["chapter"].learning_rate}
 
 
 def test_average_jumps_less_than_the_weights_and_its_loss_is_lower_in_the_end() -> None:

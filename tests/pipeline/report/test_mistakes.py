@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pipeline.data.dataset import DataSet, Digits
@@ -33,7 +35,7 @@ def title(figure: Figure) -> str:
 
 
 def answers(*confident: tuple[int, int, float]) -> tuple[Digits, Evaluation]:
-    """Digits and answers: of each the label, the answer and its confidence; the rest of it is for the next digit."""
+    """Return digits and predictions from label, prediction and confidence; the next class has the remaining share."""
     probabilities = torch.full((len(confident), 10), 1e-6)
     for row, (_, answer, confidence) in enumerate(confident):
         probabilities[row, answer], probabilities[row, (answer + 1) % 10] = confidence, 1 - confidence
@@ -43,18 +45,27 @@ def answers(*confident: tuple[int, int, float]) -> tuple[Digits, Evaluation]:
 
 
 def numbers_of(figure: Figure) -> list[int]:
-    """Which digits of `answers` are shown."""
+    """Return the places of the digits of `answers` that are shown."""
     return [int(np.asarray(image.get_array())[0, 0]) for image in figure.axes[0].images]
 
 
-def test_confusion_matrix_counts() -> None:
+def bars(axes: Axes) -> dict[float, float]:
+    """Return the heights of bars by their left edges."""
+    heights = {}
+    for bar in axes.patches:
+        assert isinstance(bar, Rectangle)
+        heights[bar.get_x()] = bar.get_height()
+    return heights
+
+
+def test_confusion_matrix_shows_counts() -> None:
     logits = torch.eye(10)[torch.tensor([1, 7, 7])]
     figure = mistakes.draw_confusion_matrix(Evaluation(logits, torch.tensor([1, 1, 7])))
-    assert "1 of 3 test digits misread" in title(figure)
+    assert "1 of 3 test digits misclassified" in title(figure)
     assert sorted(words(figure)) == ["1", "1", "1"]
 
 
-def test_misread_digits_are_the_wrong_ones_the_most_confident_first() -> None:
+def test_misclassified_digits_are_sorted_by_confidence() -> None:
     digits, test = answers((3, 3, 0.99), (4, 9, 0.6), (2, 7, 0.9), (5, 5, 0.5), (0, 6, 0.75))
     figure = mistakes.draw_misread(digits, test, 1.0)
     assert numbers_of(figure) == [2, 4, 1]
@@ -62,25 +73,25 @@ def test_misread_digits_are_the_wrong_ones_the_most_confident_first() -> None:
     assert "3 of 5 test digits" in title(figure)
 
 
-def test_confidence_is_the_calibrated_one_and_never_100_percent() -> None:
+def test_confidence_is_calibrated_and_never_100_percent() -> None:
     digits, test = answers((4, 9, 0.9))
     confidence = float(test.probabilities(2.0).max())
     assert words(mistakes.draw_misread(digits, test, 2.0))[1] == f"{confidence:.1%} sure"
     assert words(mistakes.draw_misread(digits, test, 0.1))[1] == "99.9% sure"
 
 
-def test_of_many_mistakes_the_most_confident_are_shown_and_the_title_says_so(
+def test_many_errors_are_cut_to_the_most_confident_with_their_number_in_the_title(
     test_split: Digits, test: Evaluation
 ) -> None:
     blind = Evaluation(-test.logits, test.labels)
     figure = mistakes.draw_misread(test_split, blind, 1.0)
     wrong = int((~blind.right()).sum())
     assert len(figure.axes[0].images) == mistakes.MOST
-    assert f"{wrong:,} of 1,000 test digits, here the 40 it was most sure of" in title(figure)
+    assert f"{wrong:,} of 1,000 test digits; here the 40 with the highest confidence" in title(figure)
     assert render(figure)
 
 
-def test_misread_digits_of_a_trained_network(test_split: Digits, test: Evaluation) -> None:
+def test_misclassified_digits_of_a_trained_network(test_split: Digits, test: Evaluation) -> None:
     figure = mistakes.draw_misread(test_split, test, 1.0)
     wrong = int((~test.right()).sum())
     assert 0 < wrong <= mistakes.MOST
@@ -88,7 +99,7 @@ def test_misread_digits_of_a_trained_network(test_split: Digits, test: Evaluatio
     assert render(figure)
 
 
-def test_least_sure_digits_come_with_two_answers_and_whether_the_first_is_right() -> None:
+def test_uncertain_digits_show_two_classes_and_whether_the_first_is_right() -> None:
     digits, test = answers((3, 3, 0.99), (4, 9, 0.6), (2, 7, 0.9), (5, 5, 0.55))
     figure = mistakes.draw_least_sure(digits, test, 1.0)
     assert numbers_of(figure) == [3, 1, 2, 0]
@@ -99,25 +110,22 @@ def test_least_sure_digits_come_with_two_answers_and_whether_the_first_is_right(
 
 
 def test_reliability_is_drawn_before_and_after_calibration() -> None:
-    # ten answers, each 70 % sure, six of them right: before; at another temperature the confidence moves
+    # ten predictions with confidence 0.7, six of them correct; another temperature changes the confidence
     probabilities = torch.full((10, 10), 0.3 / 9)
     probabilities[:, 0] = 0.7
     test = Evaluation(probabilities.log(), torch.tensor([0] * 6 + [1] * 4))
     figure = mistakes.draw_reliability(test, 1.6)
     before, after, counts_before, _ = figure.axes
-    heights: list[list[tuple[float, float]]] = [
-        [(round(bar.get_x(), 6), bar.get_height()) for bar in axes.patches] for axes in (before, after)
-    ]
-    assert heights[0] == [(round(10 / 15, 6), pytest.approx(0.6))]
     confidence = float(test.probabilities(1.6).max())
-    assert heights[1] == [(round(int(confidence * 15) / 15, 6), pytest.approx(0.6))]
-    assert max(bar.get_height() for bar in counts_before.patches) == 10
-    assert f"{100 * test.calibration_error(1.6):.2f} points off, 10.00 before" in title(figure)
+    assert bars(before) == pytest.approx({10 / 15: 0.6})
+    assert bars(after) == pytest.approx({int(confidence * 15) / 15: 0.6})
+    assert max(bars(counts_before).values()) == 10
+    assert f"{100 * test.calibration_error(1.6):.2f} percentage points, 10.00 before" in title(figure)
     assert "1.60" in after.get_title(loc="left")
     assert render(figure)
 
 
-def test_a_network_without_a_mistake_can_be_drawn() -> None:
+def test_network_without_errors_can_be_drawn() -> None:
     digits = Digits(torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10))
     assert render(mistakes.draw_confusion_matrix(PERFECT))
     figure = mistakes.draw_misread(digits, PERFECT, 1.0)

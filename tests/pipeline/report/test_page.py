@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.data.dataset import DataSet
 from pipeline.evaluation import evaluate, fit_temperature
-from pipeline.recipes import Architecture, DenseNet, MNISTConvNet, Recipe, VGGNet
+from pipeline.recipes import Architecture, ConvArchitecture, DenseArchitecture, Recipe, VGGArchitecture
 from pipeline.report import page as report
 from pipeline.tracking.runs import RecordedRun
 from pipeline.training.loop import train
@@ -51,12 +51,12 @@ def test_every_picture_is_documented() -> None:
 @pytest.mark.parametrize(
     ("network", "missing"),
     [
-        (DenseNet(), OF_FILTERS),
-        (MNISTConvNet(filters=(4,)), {"second-layer-filters"}),
-        (MNISTConvNet(filters=(4, 6, 8)), set()),
-        (MNISTConvNet(filters=(4, 6), kernel_size=5), set()),
-        (VGGNet(blocks=((4,), (6, 8), (8,)), first_kernel_size=5), set()),
-        (VGGNet(blocks=((3, 4), (6,)), dropout=0.3), set()),
+        (DenseArchitecture(), OF_FILTERS),
+        (ConvArchitecture(filters=(4,)), {"second-layer-filters"}),
+        (ConvArchitecture(filters=(4, 6, 8)), set()),
+        (ConvArchitecture(filters=(4, 6), kernel_size=5), set()),
+        (VGGArchitecture(blocks=((4,), (6, 8), (8,)), first_kernel_size=5), set()),
+        (VGGArchitecture(blocks=((3, 4), (6,)), dropout=0.3), set()),
     ],
 )
 def test_every_kind_of_network_can_be_drawn(network: Architecture, missing: set[str], tenth: DataSet) -> None:

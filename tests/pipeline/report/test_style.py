@@ -10,14 +10,14 @@ from pipeline.report import style as pictures
 
 
 def plot() -> Figure:
-    figure, (left, right) = pictures.panels(3.0, 1, 2, "What there is.", "How to read it.")
+    figure, (left, right) = pictures.panels(3.0, 1, 2, "A title.", "A caption.")
     left.plot([1, 2], color=pictures.BLUE)
     right.plot([2, 1], color=pictures.ORANGE)
     return figure
 
 
 def tiles() -> Figure:
-    figure, axes = pictures.canvas(2.0, "What there is.", "How to read it.")
+    figure, axes = pictures.canvas(2.0, "A title.", "A caption.")
     image = pictures.tile(axes, np.eye(3), 1.0, 0.5, 1.0, cmap="gray", vmin=0, vmax=1)
     pictures.scale(figure, image, 9.0, 0.3, 1.5, "weight")
     return figure
@@ -39,7 +39,7 @@ def test_palette_keeps_the_colours() -> None:
         assert abs(drawn - wanted).sum(axis=1).min() <= 12, name
 
 
-def test_tiles_lie_where_they_are_told_in_inches_below_the_titles() -> None:
+def test_tiles_are_placed_in_inches_below_the_caption() -> None:
     picture = np.asarray(Image.open(io.BytesIO(pictures.render(tiles()))).convert("L"))
     top, left = round((pictures.TOP + 0.5) * pictures.DPI), pictures.DPI
     cell = pictures.DPI // 3

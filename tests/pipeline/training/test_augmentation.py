@@ -5,12 +5,12 @@ from pipeline.recipes import Augmentation
 from pipeline.training.augmentation import distort, thicken
 
 
-def test_without_bounds_nothing_moves(tenth: DataSet) -> None:
+def test_zero_bounds_change_nothing(tenth: DataSet) -> None:
     images = tenth.train.images[:64].float()
     torch.testing.assert_close(distort(images, Augmentation(), torch.Generator()), images, atol=1e-2, rtol=0)
 
 
-def test_shift_moves_ink_by_at_most_so_many_pixels() -> None:
+def test_shift_moves_ink_by_at_most_its_bound() -> None:
     dots = torch.zeros(500, 28, 28)
     dots[:, 14, 14] = 255.0
     moved = distort(dots, Augmentation(shift=3), torch.Generator().manual_seed(0))
@@ -30,7 +30,7 @@ def test_scale_changes_the_area() -> None:
     assert 190 < area.max() < 1.2**2 * 144 + 4  # edges are smoothed
 
 
-def test_rotation_keeps_the_area_and_turns() -> None:
+def test_rotation_keeps_the_area_and_turns_both_ways() -> None:
     bars = torch.zeros(200, 28, 28)
     bars[:, 6:22, 13:15] = 255.0
     turned = distort(bars, Augmentation(rotation=30), torch.Generator().manual_seed(0))
@@ -40,7 +40,7 @@ def test_rotation_keeps_the_area_and_turns() -> None:
     assert (leaning < -255).any()
 
 
-def test_each_digit_goes_its_own_way_and_the_generator_decides(tenth: DataSet) -> None:
+def test_each_digit_is_distorted_differently_and_reproducibly(tenth: DataSet) -> None:
     same = tenth.train.images[:1].float().expand(8, 28, 28)
     bounds = Augmentation(10, 0.1, 8, 2)
     once, again = (distort(same, bounds, torch.Generator().manual_seed(1)) for _ in range(2))
@@ -48,7 +48,7 @@ def test_each_digit_goes_its_own_way_and_the_generator_decides(tenth: DataSet) -
     assert len({image.numpy().tobytes() for image in once}) == 8
 
 
-def test_a_stroke_grows_and_thins_by_a_pixel_at_each_edge() -> None:
+def test_stroke_edges_move_by_one_pixel() -> None:
     bars = torch.zeros(3, 28, 28)
     bars[:, 6:22, 12:16] = 200.0
     thinned, same, grown = thicken(bars, torch.tensor([-1.0, 0.0, 1.0]))
@@ -58,7 +58,7 @@ def test_a_stroke_grows_and_thins_by_a_pixel_at_each_edge() -> None:
     assert grown.unique().tolist() == thinned.unique().tolist() == [0, 200]
 
 
-def test_thickness_changes_the_ink_both_ways_and_keeps_the_range() -> None:
+def test_thickness_grows_and_shrinks_strokes_within_the_pixel_range() -> None:
     bars = torch.zeros(500, 28, 28)
     bars[:, 6:22, 12:16] = 255.0
     drawn = distort(bars, Augmentation(thickness=0.5), torch.Generator().manual_seed(0))

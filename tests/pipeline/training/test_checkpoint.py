@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.dataset import DataSet
-from pipeline.recipes import Augmentation, MNISTConvNet
+from pipeline.recipes import Augmentation, ConvArchitecture
 from pipeline.training.callback import Callback, Epoch
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
 from pipeline.training.loop import train
@@ -19,9 +19,9 @@ from pipeline.training.run import Run
 from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import short
 
-EVERYTHING = replace(  # all that has a state: schedule, average, and random numbers of three kinds
+EVERYTHING = replace(  # every kind of state: schedule, average, three random number generators
     QUICK,
-    network=MNISTConvNet(dropout=0.3),
+    network=ConvArchitecture(dropout=0.3),
     averaging=0.9,
     weight_decay=0.01,
     augmentation=Augmentation(10, 0.1, 8, 2),
@@ -50,7 +50,7 @@ class After(Callback):
 
 
 def be_killed() -> None:
-    raise MemoryError  # nothing is saved: as after kill -9, only the files are left
+    raise MemoryError  # like kill -9: nothing is saved
 
 
 def be_stopped() -> None:
@@ -71,7 +71,7 @@ def run(tenth: DataSet) -> Run:
         (3, be_stopped, KeyboardInterrupt, (0, 3 * 64)),
     ],
 )
-def test_training_that_was_cut_off_ends_with_the_same_weights(
+def test_interrupted_training_ends_with_the_same_weights(
     steps: int,
     act: Callable[[], None],
     error: type[BaseException],
@@ -98,7 +98,7 @@ def test_training_that_was_cut_off_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_signal_that_comes_while_an_epoch_is_judged_is_not_lost(run: Run, tmp_path: Path, epoch: int) -> None:
+def test_signal_during_the_evaluation_of_an_epoch_is_not_lost(run: Run, tmp_path: Path, epoch: int) -> None:
     class Stopped(After):
         def epoch(self, epoch_: Epoch) -> None:
             super().epoch(epoch_)
@@ -140,13 +140,13 @@ def test_checkpoint_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
         Checkpoint(file, "e" * 64)
 
 
-def test_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "run.pt"
     checkpoint = Checkpoint(file, MARK)
     checkpoint.run_id = "run"
     checkpoint.save({"steps": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # no file may grow beyond: as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # limits the size of files, like a full disk
     try:
         with caplog.at_level(logging.WARNING, logger="pipeline"):
             checkpoint.save({"steps": 2, "weights": torch.zeros(1000)})

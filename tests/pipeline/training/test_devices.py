@@ -13,7 +13,7 @@ from pipeline.training.devices import (
 CPU = torch.device("cpu")
 
 
-def test_device_is_chosen_or_refused() -> None:
+def test_unavailable_device_is_refused() -> None:
     assert choose_device("cpu") == CPU
     assert describe_device(CPU).startswith("cpu (")
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
@@ -22,7 +22,7 @@ def test_device_is_chosen_or_refused() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
-def test_cpu_is_chosen_where_there_is_no_gpu() -> None:
+def test_auto_chooses_the_cpu_without_a_gpu() -> None:
     assert choose_device("auto") == CPU
 
 
@@ -35,14 +35,14 @@ def test_cpu_is_chosen_where_there_is_no_gpu() -> None:
         ({"avx512_bf16": True}, False, torch.float32),
     ],
 )
-def test_bfloat16_is_chosen_where_it_is_wished_and_the_cpu_made_for_it(
+def test_bfloat16_needs_mixed_precision_and_a_cpu_that_supports_it(
     units: dict[str, bool], mixed: bool, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
     assert choose_precision(CPU, mixed) == precision
 
 
-def test_step_is_itself_on_a_cpu() -> None:
+def test_step_is_not_captured_on_a_cpu() -> None:
     def step(chosen: torch.Tensor) -> torch.Tensor:
         return chosen
 

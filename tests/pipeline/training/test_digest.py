@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.data import dataset as mnist
+from pipeline.data import mnist
 from pipeline.data.dataset import DataSet
-from pipeline.recipes import RECIPES, Recipe, VGGNet
+from pipeline.recipes import RECIPES, Recipe, VGGArchitecture
 from pipeline.training.loop import train
 from pipeline.training.run import Run
 from tests.processes import ROOT
@@ -25,7 +25,7 @@ ALIKE = {
     "MKL_CBWR": "COMPATIBLE",
     "OMP_NUM_THREADS": "1",
 }
-SMALL = VGGNet(blocks=((8,), (12, 16)), dropout=0.3, first_kernel_size=5)
+SMALL = VGGArchitecture(blocks=((8,), (12, 16)), dropout=0.3, first_kernel_size=5)
 EVERYTHING = replace(RECIPES["best"], network=SMALL, mixed_precision=False)
 RUNS = {"chapter": replace(RECIPES["chapter"], batch_size=64), "everything": EVERYTHING}
 # Recorded with torch 2.14.1: "chapter" and "everything" at commit c123183, before the run became a value.

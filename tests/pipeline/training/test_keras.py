@@ -1,5 +1,6 @@
-"""The chapter's Keras version, as a check: with our weights it gives our probabilities."""
+"""The chapter's Keras network with our weights returns our probabilities."""
 
+import importlib
 import os
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.networks import MNISTConvNet, Network, count_parameters, normalise
 @pytest.fixture(scope="module")
 def chapter_in_keras() -> Any:
     os.environ["KERAS_BACKEND"] = "torch"
-    import keras
+    keras = importlib.import_module("keras")  # untyped
 
     return keras.Sequential(
         [
@@ -33,7 +34,7 @@ def chapter_in_keras() -> Any:
 
 
 def in_keras_order(network: MNISTConvNet) -> list[NDArray[np.float32]]:
-    """Our weights as Keras lays them out: channels last, and linear layers as [inputs, outputs]."""
+    """Return our weights in the layout of Keras: channels last, linear layers as [inputs, outputs]."""
     ours = {name: weights.detach().numpy() for name, weights in network.named_parameters()}
     hidden = ours["hidden.weight"].reshape(128, 64, 7, 7).transpose(2, 3, 1, 0).reshape(-1, 128)
     return [
@@ -48,11 +49,11 @@ def in_keras_order(network: MNISTConvNet) -> list[NDArray[np.float32]]:
     ]
 
 
-def test_keras_version_has_as_many_parameters(chapter_in_keras: Any, network: Network) -> None:
+def test_keras_network_has_as_many_parameters(chapter_in_keras: Any, network: Network) -> None:
     assert chapter_in_keras.count_params() == count_parameters(network) == 421_642
 
 
-def test_keras_version_gives_the_same_probabilities(chapter_in_keras: Any, network: Network, tenth: DataSet) -> None:
+def test_keras_network_returns_the_same_probabilities(chapter_in_keras: Any, network: Network, tenth: DataSet) -> None:
     assert isinstance(network, MNISTConvNet)
     chapter_in_keras.set_weights(in_keras_order(network))
     test = tenth.read_test()

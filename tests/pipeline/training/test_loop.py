@@ -7,7 +7,7 @@ from torch import Tensor
 from pipeline.data.dataset import DataSet
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build
-from pipeline.recipes import RECIPES, Augmentation, DenseNet, MNISTConvNet, Recipe
+from pipeline.recipes import RECIPES, Augmentation, ConvArchitecture, DenseArchitecture, Recipe
 from pipeline.training.callback import Callback, Epoch
 from pipeline.training.loop import TrainingError, train
 from pipeline.training.run import Run
@@ -75,7 +75,7 @@ def test_callback_can_evaluate_the_network_at_any_step(tenth: DataSet) -> None:
 
 
 def test_first_filters_are_kept_from_the_random_start_to_the_end(tenth: DataSet) -> None:
-    recipe = replace(EVERYTHING, network=MNISTConvNet(filters=(4,)))
+    recipe = replace(EVERYTHING, network=ConvArchitecture(filters=(4,)))
     trained = train(short(recipe, 40, tenth, 64))
     network, grown = trained.network, trained.growth
     assert list(grown) == [0, 1, 2, 3, 4, 6, 10, 16, 25, 40]
@@ -86,7 +86,7 @@ def test_first_filters_are_kept_from_the_random_start_to_the_end(tenth: DataSet)
 
 
 def test_dense_network_has_no_filters_to_keep(tenth: DataSet) -> None:
-    assert not train(short(replace(QUICK, network=DenseNet()), 1, tenth, 64)).growth
+    assert not train(short(replace(QUICK, network=DenseArchitecture()), 1, tenth, 64)).growth
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(tenth: DataSet) -> None:

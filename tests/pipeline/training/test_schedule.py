@@ -3,17 +3,17 @@ from dataclasses import replace
 import pytest
 
 from pipeline.data.dataset import DataSet
-from pipeline.recipes import DenseNet
+from pipeline.recipes import DenseArchitecture
 from pipeline.training.loop import train
 from pipeline.training.schedule import learning_rates
 from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import short
 
-DENSE = replace(QUICK, network=DenseNet())
+DENSE = replace(QUICK, network=DenseArchitecture())
 
 
 @pytest.mark.parametrize("one_cycle", [True, False])
-def test_learning_rates_are_those_that_training_takes(one_cycle: bool, tenth: DataSet) -> None:
+def test_learning_rates_match_those_of_training(one_cycle: bool, tenth: DataSet) -> None:
     recipe = replace(DENSE, one_cycle=one_cycle)
     epochs = train(short(recipe, 4, tenth, 640)).epochs
     rates = learning_rates(recipe, 40)
@@ -21,7 +21,7 @@ def test_learning_rates_are_those_that_training_takes(one_cycle: bool, tenth: Da
     assert [rates[epoch.step] for epoch in epochs[:-1]] == [epoch.learning_rate for epoch in epochs[:-1]]
 
 
-def test_one_cycle_rises_to_the_recipes_rate_and_falls_to_nearly_nothing() -> None:
+def test_one_cycle_rises_to_the_recipes_rate_and_falls_to_nearly_zero() -> None:
     rates = learning_rates(DENSE, 100)
     peak = rates.index(max(rates))
     assert rates[peak] == pytest.approx(DENSE.learning_rate, rel=0.01)

@@ -8,7 +8,7 @@ from pipeline.training.signals import stop_on_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_its_handler_is_as_before_afterwards(number: signal.Signals) -> None:
+def test_signal_sets_the_event_and_the_handler_is_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_on_signal() as stop:
         assert not stop.is_set()
@@ -17,7 +17,7 @@ def test_a_signal_is_noted_and_its_handler_is_as_before_afterwards(number: signa
     assert signal.getsignal(number) is before
 
 
-def test_other_threads_than_the_main_one_leave_signals_alone() -> None:
+def test_other_threads_leave_signal_handlers_unchanged() -> None:
     handlers = []
 
     def work() -> None:
