@@ -1,6 +1,4 @@
-"""The contract of the ONNX file, as the service relies on it; docs/architecture.md describes it."""
-
-from __future__ import annotations
+"""Contract of the ONNX file as the service relies on it; docs/architecture.md describes it."""
 
 import numpy as np
 from numpy.typing import NDArray
