@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from serving.contract import NUMBERS, number
+from serving.contract import NUMBERS, TENTH, number
 from serving.model.onnx_file import Model, ModelError, UnreadableError
 from serving.model.sources import Candidate, FileSource, RegistrySource, SourceError
 from serving.monitoring.metrics import Metrics
@@ -73,7 +73,7 @@ class Store:
         metadata: dict[str, Any] = dict(served.model.metadata)
         for name in NUMBERS:
             metadata[name] = number(name, metadata[name])
-        if metadata["data"] != "full":
+        if metadata["data"] == TENTH:
             answer["warning"] = TENTH_NOTE
         return {
             **answer,
@@ -138,7 +138,7 @@ class Store:
             metadata["data"],
             served.source,
         )
-        if metadata["data"] != "full":
+        if metadata["data"] == TENTH:
             logger.warning("The model in service was %s", TENTH_NOTE)
 
     def _load(self, candidate: Candidate) -> Model:

@@ -42,8 +42,8 @@ export function busy(is) {
 export function model(about) {
   if (!about.ready) return write("model", `No model is in service: ${about.problem}`);
   const accuracy = percentage(about.test_accuracy, 2);
-  const tenth = about.data === "full" ? "" : ", trained on a tenth of MNIST";
-  return write("model", `Model “${about.recipe}”, version ${about.version}: reads ${accuracy} of the test digits${tenth}`);
+  const tenth = about.data === "tenth" ? ", trained on a tenth of MNIST" : "";
+  return write("model", `Model “${about.recipe}”, version ${about.version}: recognises ${accuracy} of the test digits${tenth}`);
 }
 
 export function empty() {
