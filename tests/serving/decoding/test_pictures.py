@@ -23,15 +23,15 @@ def encoded(picture: np.ndarray | Image.Image, kind: str = "PNG", **options: obj
 
 def enlarged(digit: np.ndarray, factor: int = 10) -> np.ndarray:
     size = (28 * factor, 28 * factor)
-    large: np.ndarray = np.asarray(Image.fromarray(digit).resize(size, Image.Resampling.BICUBIC))
-    return large
+    return np.asarray(Image.fromarray(digit).resize(size, Image.Resampling.BICUBIC))
 
 
 def decode(content: bytes) -> np.ndarray:
     images = from_pictures([content], PIXELS)
     assert images.dtype == np.uint8
     assert images.shape == (1, 28, 28)
-    return images[0]
+    image: np.ndarray = images[0]
+    return image
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
