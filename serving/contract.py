@@ -1,6 +1,4 @@
-"""The contract of the ONNX file, as the service relies on it; docs/architecture.md describes it."""
-
-from __future__ import annotations
+"""Contract of the ONNX file as the service relies on it; docs/architecture.md describes it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +12,7 @@ GOLDEN_TOLERANCE = 1e-4
 # Metadata that every file has: as text, and as numbers.
 TEXTS = ("run_id", "recipe", "network", "data", "data_digest", "code_digest", "fingerprint", "created")
 NUMBERS = ("parameters", "mean", "std", "temperature", "validation_accuracy", "test_accuracy")
+TENTH = "tenth"  # the metadata `data` of a model that was trained on the bundled tenth of MNIST
 
 Images = NDArray[np.uint8]  # [batch, 28, 28]: 0 = background, 255 = ink
 Probabilities = NDArray[np.float32]  # [batch, 10]: rows sum to 1

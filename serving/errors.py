@@ -22,3 +22,8 @@ class RequestError(Exception):
         self.sentence = sentence
         self.headers = headers
         self.reason = reason
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of `error` as part of a sentence: one line of at most 300 characters, no final full stop."""
+    return " ".join(str(error).split()).rstrip(".")[:300]

@@ -1,1 +1,1 @@
-"""Bodies and pictures to uint8 images."""
+"""Request bodies and picture files to uint8 images."""

@@ -1,11 +1,9 @@
-"""Picture files of any size to images in MNIST's form, made the way MNIST was made.
+"""Picture files of any size to MNIST-style images, by the procedure that produced MNIST.
 
 Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition" (1998),
-section III.A: the digit is scaled into 20x20 pixels keeping its proportions, with antialiasing, and its centre
-of mass is put at the centre of 28x28.
+section III.A: scale the digit into 20x20 pixels with its proportions kept and antialiasing, then move its centre
+of mass to the centre of 28x28.
 """
-
-from __future__ import annotations
 
 import io
 import logging
@@ -23,21 +21,19 @@ from serving.decoding.arrays import check_count
 from serving.errors import RequestError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-BOX = 20
-# Larger pictures are first averaged down to this: 20 pixels do not need more, and all that follows is cheap.
+BOX = 20  # pixels of the digit's longer side
+# Larger pictures are averaged down to this first: a digit of 20 pixels needs no more, and the later steps are cheap.
 WORKING_SIDE = 320
 
-# Where the centre of mass of MNIST's own digits is, counted from the middle of the first pixel: 14.0, +-0.3.
+# Centre of mass of MNIST's own digits, measured from the middle of the first pixel: 14.0, +-0.3.
 CENTRE = 14
-# Brightness by which ink must differ from the ground, shares of the strongest ink that still belong to the
-# digit's extent, and that may pass for noise.
-FAINTEST = 24
-FAINT = 0.1
-NOISIEST = 0.4
+FAINTEST = 24  # minimum difference in brightness between ink and background
+FAINT = 0.1  # pixels above this share of the strongest ink belong to the digit's extent
+NOISIEST = 0.4  # maximum background noise, as a share of the strongest ink
 
 Grey = NDArray[np.float32]
 
-# Ours is the limit on pixels, checked before decoding; Pillow's would only warn.
+# from_pictures checks a limit of its own before decoding; Pillow would only warn.
 Image.MAX_IMAGE_PIXELS = None
 # What is wrong with a form is told to the client that sent it, not to the log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -101,13 +97,13 @@ def from_pictures(files: list[bytes], max_pixels: int) -> Images:
 
     Args:
         files: contents of PNG, JPEG, WebP or BMP files, of any size and mode.
-        max_pixels: pictures that have more in sum are refused before any is decoded.
+        max_pixels: limit on the sum of all pictures' pixels, checked before any is decoded.
 
     Returns:
         uint8 `[len(files), 28, 28]`.
 
     Raises:
-        RequestError: 413 too many pixels, 415 not such a picture, 422 nothing is drawn on it.
+        RequestError: 413 too many pixels, 415 not a readable picture, 422 a blank picture.
     """
     names = [f"picture {index + 1} of {len(files)}" for index in range(len(files))]
     total = 0
@@ -117,43 +113,43 @@ def from_pictures(files: list[bytes], max_pixels: int) -> Images:
             if total > max_pixels:
                 raise RequestError(
                     413,
-                    f"{which} has {picture.width}x{picture.height} pixels, together with those before it {total}; "
-                    f"expected at most {max_pixels} in one request (SERVING_MAX_PICTURE_PIXELS).",
+                    f"{which} has {picture.width}x{picture.height} pixels, for a total of {total}; "
+                    f"expected at most {max_pixels} per request (SERVING_MAX_PICTURE_PIXELS).",
                 )
     images = np.empty((len(files), SIDE, SIDE), np.uint8)
     for index, (which, content) in enumerate(zip(names, files, strict=True)):
         ink = _ink(_grey(content, which))
         if ink is None:
-            raise RequestError(422, f"{which} is blank; expected one digit on an even background.")
+            raise RequestError(422, f"{which} is blank; expected one digit on a plain background.")
         images[index] = _mnist_form(ink)
     return images
 
 
 @contextmanager
 def _opened(content: bytes, which: str) -> Iterator[Image.Image]:
-    """Read a picture's header; whatever fails in it, and in decoding within the block, becomes a 415."""
+    """Read a picture's header; turn every error in it, and in the block that decodes it, into a 415."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             yield picture
     except RequestError:
         raise
     except Exception as error:
-        # Decoders raise all sorts of things on damaged files, not only what Pillow documents.
+        # On damaged files, decoders raise more exception types than Pillow documents.
         raise RequestError(
             415, f"{which} is not a picture that can be read; expected a PNG, JPEG, WebP or BMP file."
         ) from error
 
 
 def _grey(content: bytes, which: str) -> Grey:
-    """Decode to brightness, float32 `[height, width]`, 0 to 255, upright, nothing transparent."""
+    """Decode to upright, opaque brightness: float32 `[height, width]`, 0 to 255."""
     with _opened(content, which) as picture:
-        # Only JPEG can: it then decodes at a half, a quarter or an eighth of the size.
+        # JPEG only: decode at a half, a quarter or an eighth of the size.
         picture.draft("L", (WORKING_SIDE, WORKING_SIDE))
         return _brightness(ImageOps.exif_transpose(picture))
 
 
 def _brightness(picture: Image.Image) -> Grey:
-    if picture.mode.startswith(("I", "F")):  # 16 bits, which Pillow's own conversion would clip at 255
+    if picture.mode.startswith(("I", "F")):  # 16 bits, which Pillow's conversion clips at 255
         values = np.asarray(picture, np.float32)
         return np.asarray(_smaller(Image.fromarray(values / (257 if values.max() > 255 else 1))), np.float32)
     if not picture.has_transparency_data:
@@ -161,9 +157,9 @@ def _brightness(picture: Image.Image) -> Grey:
     layers = np.asarray(_smaller(picture.convert("RGBA")), np.float32)
     alpha = layers[..., 3] / 255
     shade = layers[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    # Whatever is drawn on a transparent ground is seen against its opposite.
-    ground = 255.0 if (shade * alpha).sum() < 127.5 * alpha.sum() else 0.0
-    return np.asarray(shade * alpha + ground * (1 - alpha), np.float32)
+    # A dark drawing gets a white background, a light one a black background.
+    background = 255.0 if (shade * alpha).sum() < 127.5 * alpha.sum() else 0.0
+    return np.asarray(shade * alpha + background * (1 - alpha), np.float32)
 
 
 def _smaller(picture: Image.Image) -> Image.Image:
@@ -172,16 +168,16 @@ def _smaller(picture: Image.Image) -> Image.Image:
 
 
 def _ink(grey: Grey) -> Grey | None:
-    """Separate the digit from the ground: float32 `[height, width]`, 0 = ground, up to 255; None if blank."""
+    """Separate the digit from the background: float32 `[height, width]`, 0 to 255 = full ink; None if blank."""
     edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ground = float(np.median(edge))
-    darker, lighter = ground - float(grey.min()), float(grey.max()) - ground
+    background = float(np.median(edge))
+    darker, lighter = background - float(grey.min()), float(grey.max()) - background
     strongest = max(darker, lighter)
     if strongest < FAINTEST:
         return None
-    # What the edge shows besides its median is noise of the ground, unless the digit itself touches it.
-    noise = min(float(np.percentile(np.abs(edge - ground), 90)), NOISIEST * strongest)
-    ink = (ground - grey) if darker > lighter else (grey - ground)
+    # Deviations from the median along the edge are noise, unless the digit touches the edge.
+    noise = min(float(np.percentile(np.abs(edge - background), 90)), NOISIEST * strongest)
+    ink = (background - grey) if darker > lighter else (grey - background)
     return np.asarray(np.maximum(ink - noise, 0), np.float32)
 
 
@@ -193,7 +189,7 @@ def _mnist_form(ink: Grey) -> Images:
     scale = BOX / max(digit.size)
     size = (max(1, round(digit.width * scale)), max(1, round(digit.height * scale)))
     small = np.asarray(digit.resize(size, Image.Resampling.BICUBIC))
-    # Thin strokes turn grey when they shrink; MNIST's are at full strength in the middle.
+    # Thin strokes turn grey when scaled down; MNIST's strokes reach full intensity.
     small = np.clip(small * (255 / small.max()), 0, 255)
     image = np.zeros((SIDE, SIDE), np.float32)
     y, x = _centre(small)
@@ -218,7 +214,7 @@ def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
 
 
 def _centre(ink: Grey) -> tuple[float, float]:
-    """Centre of mass (row, column), in pixels from the middle of the first."""
+    """Return the centre of mass (row, column), in pixels from the middle of the first pixel."""
     total = ink.sum()
     rows = (ink.sum(1) * np.arange(ink.shape[0])).sum() / total
     columns = (ink.sum(0) * np.arange(ink.shape[1])).sum() / total

@@ -1,6 +1,4 @@
-"""One queue for all clients: whatever waits when the model is free goes into one ONNX Runtime call."""
-
-from __future__ import annotations
+"""One queue for all clients: all requests waiting when the model is free share one ONNX Runtime call."""
 
 import asyncio
 import time
@@ -17,25 +15,25 @@ from serving.model.onnx_file import Model
 from serving.model.store import Served
 from serving.monitoring.metrics import Metrics
 
-# More images in one call are no faster for each, and ONNX Runtime keeps the memory of its largest call.
+# Larger calls are no faster per image, and ONNX Runtime keeps the memory of its largest call.
 IMAGES_PER_CALL = 32
-# A call that takes longer runs in a thread, so that /livez need not wait for it and bodies are decoded meanwhile.
-# For a shorter one the change of threads costs more than the wait; on one core it is good for nothing but /livez.
+# Longer calls run in a thread, so that the event loop can decode bodies and answer /livez meanwhile.
+# For shorter calls, switching threads costs more than it saves; on one core a thread only helps /livez.
 INLINE_SECONDS = 0.002
 INLINE_SECONDS_ON_ONE_CORE = 0.02
 
 
 class OverloadedError(Exception):
-    """The queue is full: nothing was accepted, and asking again later may help."""
+    """The queue is full and the request was not accepted; the client may retry later."""
 
 
 class NoModelError(Exception):
-    """There is no model in service yet."""
+    """No model is in service yet."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Probabilities, float32 `[n, 10]`, and the version of the one model that made all of them."""
+    """Probabilities, float32 `[n, 10]`, and the version of the model that computed all of them."""
 
     probabilities: Probabilities
     version: str
@@ -45,7 +43,7 @@ class Answer:
 class _Request:
     images: Images
     answer: asyncio.Future[Answer]
-    queued: float  # when, by time.perf_counter
+    queued: float  # time.perf_counter() at arrival
     served: Served | None = None
     begun: int = 0
     parts: list[Probabilities] = field(default_factory=list)
@@ -55,24 +53,23 @@ class _Request:
         return len(self.images) - self.begun
 
 
-# What one call answers: requests, and of each the first of its images and one past the last.
+# The images of one call: for each request, the first image and one past the last.
 Batch = list[tuple[_Request, int, int]]
 
 
 class Batcher:
-    """Collects the images of all requests and asks the model for as many at once as wait.
+    """Runs the model on the images of all waiting requests together.
 
-    A lone request never waits for company: the call is made at once where nobody else is there, and otherwise as soon
-    as the event loop has handed over all the requests that had already arrived. A request of more than
-    `IMAGES_PER_CALL` images is split, and its next part goes behind the others that wait, so that a large request does
-    not hold up small ones. BentoML's own adaptive batching is not used, because after a burst it makes lone requests
-    wait.
+    A single request never waits for others to join: without concurrent requests the call runs immediately, otherwise
+    after the event loop has delivered the requests that already arrived. A request of more than `IMAGES_PER_CALL`
+    images is split and its next part is queued last, so that large requests do not delay small ones. BentoML's
+    adaptive batching is not used because it delays single requests after a burst.
 
     Args:
-        served: returns the model in service; read once per call, so a swap happens between two calls.
-        queue_images: how many images may wait.
-        metrics: what happens here is counted there.
-        is_alone: whether the request that is being submitted is the only one under way.
+        served: returns the model in service; read once per call, so that swaps happen between calls.
+        queue_images: maximum number of waiting images.
+        metrics: records calls, waiting times and predictions.
+        is_alone: returns whether the submitted request is the only one in progress.
     """
 
     def __init__(
@@ -94,16 +91,16 @@ class Batcher:
         metrics.waiting = lambda: self.waiting
 
     def submit(self, images: Images) -> asyncio.Future[Answer]:
-        """Queue images; must be called on the event loop.
+        """Queue images; call this on the event loop only.
 
         Args:
             images: uint8 `[n, 28, 28]`, n at least 1.
 
         Returns:
-            A future of the answer; its exceptions are `NoModelError` and whatever ONNX Runtime raises.
+            A future of the answer; it raises `NoModelError` and the exceptions of ONNX Runtime.
 
         Raises:
-            OverloadedError: these images do not fit into the queue.
+            OverloadedError: the queue has no room for these images.
         """
         if self.waiting + len(images) > self._queue_images:
             raise OverloadedError
@@ -116,16 +113,16 @@ class Batcher:
             if self._is_alone():
                 self._call()
             else:
-                # After the callbacks that are ready: they bring the requests to share the call with.
+                # Callbacks that are ready now run first and may submit requests that share the call.
                 loop.call_soon(self._call)
         return request.answer
 
     def close(self) -> None:
-        """Let the inference thread end."""
+        """Shut down the inference thread without waiting for it."""
         self._thread.shutdown(wait=False)
 
     def _call(self) -> None:
-        concerned = list(self._queue)
+        callers = list(self._queue)
         try:
             current = self._served()
             if current is None:
@@ -134,7 +131,7 @@ class Batcher:
             if served is None or not batch:
                 self._busy = False
                 return
-            concerned = [request for request, _, _ in batch]
+            callers = [request for request, _, _ in batch]
             pieces = [request.images[begin:end] for request, begin, end in batch]
             images = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
             now = time.perf_counter()
@@ -145,14 +142,14 @@ class Batcher:
                 return
             self._hand_out(batch, served, waited, *_predict(served.model, images))
         except Exception as error:
-            # Whatever it was: who asked must be told, and the queue must go on.
-            self._fail(concerned, error)
+            # Report any failure to its callers and keep the queue running.
+            self._fail(callers, error)
         self._next()
 
     def _take(self, current: Served) -> tuple[Served | None, Batch]:
-        """Take from the queue what the next call answers: the model, and (request, first image, one past the last).
+        """Take the model and the images of the next call from the queue.
 
-        A request that was split stays with the model of its first part, also when another is current by now.
+        The later parts of a split request use the model of its first part, even after a swap.
         """
         served: Served | None = None
         batch: Batch = []
@@ -161,7 +158,7 @@ class Batcher:
         room = IMAGES_PER_CALL
         while self._queue and room:
             request = self._queue.popleft()
-            if request.answer.done():  # the client went away
+            if request.answer.done():  # the client disconnected
                 self.waiting -= request.left
                 continue
             wanted = request.served or current
@@ -211,13 +208,13 @@ class Batcher:
         for request in requests:
             if not request.answer.done():
                 request.answer.set_exception(error)
-        # Counted anew, because the error may have come between taking a request and counting it out.
+        # Recount: the error may have occurred after a request left the queue and before it was subtracted.
         self._queue = deque(request for request in self._queue if not request.answer.done())
         self.waiting = sum(request.left for request in self._queue)
 
 
 def _predict(model: Model, images: Images) -> tuple[Probabilities, float]:
-    """Ask the model; returns its answers and the seconds that it took."""
+    """Return the probabilities and the seconds that the call took."""
     began = time.perf_counter()
     probabilities = model.predict(images)
     return probabilities, time.perf_counter() - began

@@ -1,16 +1,16 @@
-"""How many cores this process may use: fewer than the machine has, where affinity or a container's quota says so."""
-
-from __future__ import annotations
+"""Number of cores that CPU affinity and a container's quota leave to this process."""
 
 import os
 from pathlib import Path
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Return the number of whole cores that affinity and the quota of the control group (version 1 or 2) leave.
+    """Return the number of whole cores within CPU affinity and the control group's quota (version 1 or 2), at least 1.
+
+    BentoML's own count ignores affinity.
 
     Args:
-        root: where `proc` and `sys` are.
+        root: folder that holds `proc` and `sys`.
     """
     try:
         cores = len(os.sched_getaffinity(0))
@@ -21,7 +21,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _groups(root: Path) -> list[Path]:
-    """The folders of the process's control groups and of all above them: the smallest quota on the way holds."""
+    """Return the folders of the process's control groups and their parents; the smallest quota among them applies."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -33,13 +33,13 @@ def _groups(root: Path) -> list[Path]:
             continue
         mount = root / "sys/fs/cgroup" / controllers
         group = mount / path.lstrip("/")
-        # In a container the path may be the host's, of which the container sees only the last folder, as the root.
+        # In a container this may be the host's path, of which the container sees only the last folder, as its root.
         folders += [folder for folder in (group, *group.parents) if folder.is_relative_to(mount)]
     return folders
 
 
 def _quota(folder: Path) -> float | None:
-    """Cores' worth of time that the group may use, None where nothing limits it."""
+    """Return the group's quota in cores, None if it has none."""
     try:
         if (file := folder / "cpu.max").exists():
             quota, period = file.read_text().split()

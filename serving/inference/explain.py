@@ -1,10 +1,8 @@
-"""Why the model answers as it does: its feature maps, and which pixels speak for the answer.
+"""Explanation of one prediction: feature maps, and a saliency map of the pixels that support the answer.
 
-The saliency is by occlusion: M. D. Zeiler, R. Fergus, "Visualizing and Understanding Convolutional Networks" (2014),
-section 4.2. A square of background is put over the image, place after place: where the answer suffers, it looked.
+Saliency is computed by occlusion: M. D. Zeiler, R. Fergus, "Visualizing and Understanding Convolutional Networks"
+(2014), section 4.2. A square of background moves over the image; covering pixels that matter lowers the answer's odds.
 """
-
-from __future__ import annotations
 
 import asyncio
 import base64
@@ -26,20 +24,19 @@ from serving.model.onnx_file import Model, open_session
 from serving.model.pruning import keep_outputs
 from serving.model.store import Served
 
-# Pixels of the square's side, a little more than a stroke is wide, and from one place to the next.
-SQUARE = 4
-STEP = 2
-# The confidence from which on an answer counts as sure, if the image looks like a digit at all: a network is sure of
-# much that it never learned. A digit's strokes are at full strength in the middle and a few pixels wide; a photograph
-# or a page of text, shrunk to 20 pixels, is grey, a block, or lines of specks. 99.3 % of MNIST's digits have this share
-# of their ink in pixels above STRONG, and this much difference between neighbouring pixels, for each unit of ink.
+SQUARE = 4  # side of the occluding square in pixels, a little more than the width of a stroke
+STEP = 2  # pixels between two positions of the square
+# An answer is sure at this confidence, if the image also looks like a digit: networks are overconfident on inputs
+# unlike their training data. A digit's strokes reach full intensity and are a few pixels wide. A photograph or a page
+# of text, scaled down to 20 pixels, turns into grey, a block or lines of specks. 99.3 % of MNIST's digits have at least
+# STRONG_SHARE of their ink in pixels above STRONG, and edges (differences between neighbours) per ink in this range.
 SURE = 0.9
 STRONG = 200
 STRONG_SHARE = 0.4
 LEAST_EDGES, MOST_EDGES = 0.4, 1.75
-# Explanations that may wait or be made: a second's worth of them on one slow core.
+# Explanations waiting or in progress at most: about a second of work on one slow core.
 QUEUE = 16
-# Probabilities of no more than this count as this: beyond it float32 says little, and the logarithm nothing.
+# Lower bound of probabilities before the logarithm: smaller float32 values carry little information.
 TINIEST = 1e-9
 
 Image = NDArray[np.uint8]
@@ -48,12 +45,12 @@ Saliency = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """What one convolution layer makes of an image.
+    """Activations of one convolution layer for one image.
 
     Attributes:
-        name: the model's output, `conv1` and so on.
-        largest: the activation that 255 stands for; 0 where all are 0.
-        values: uint8 `[channels, height, width]`, in proportion to the activations after the ReLU.
+        name: name of the model's output, such as `conv1`.
+        largest: the activation that 255 represents; 0 if all are 0.
+        values: uint8 `[channels, height, width]`, proportional to the activations after the ReLU.
     """
 
     name: str
@@ -62,14 +59,13 @@ class FeatureMaps:
 
 
 class Explainer:
-    """Explains one image after the other, in a thread of its own, so that predictions need not wait for it.
+    """Explains images one at a time in a thread of its own, so that predictions do not wait.
 
-    The session that computes feature maps is made when they are first asked for, and anew when another model is in
-    service. That which answers predictions stays as it is.
+    Feature maps are computed by a second ONNX Runtime session, opened on first use and again after each swap.
 
     Args:
         served: returns the model in service; read once per explanation.
-        threads: ONNX Runtime's threads within one call.
+        threads: number of ONNX Runtime threads per call.
     """
 
     def __init__(self, served: Callable[[], Served | None], threads: int) -> None:
@@ -80,17 +76,17 @@ class Explainer:
         self._waiting = 0
 
     def submit(self, decode: Callable[[], Images]) -> asyncio.Future[tuple[bytes, str]]:
-        """Queue an explanation; must be called on the event loop.
+        """Queue an explanation; call this on the event loop only.
 
         Args:
-            decode: makes the image, uint8 `[1, 28, 28]`; called in the thread, what it raises is handed on.
+            decode: returns the image, uint8 `[1, 28, 28]`; called in the thread, its exceptions reach the future.
 
         Returns:
-            A future of the answer's JSON and the version of the model that it is about. Its exceptions are
-            `NoModelError`, and `RequestError`: 422 more than one image or no ink, 501 a model without feature maps.
+            A future of the answer's JSON and the version of the explained model. It raises `NoModelError`, and
+            `RequestError`: 422 more than one image or no ink, 501 a model without feature maps.
 
         Raises:
-            OverloadedError: `QUEUE` explanations wait already.
+            OverloadedError: `QUEUE` explanations are waiting.
         """
         if self._waiting >= QUEUE:
             raise OverloadedError
@@ -100,7 +96,7 @@ class Explainer:
         return running
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Shut down the thread and cancel waiting explanations."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _done(self, _running: asyncio.Future[tuple[bytes, str]]) -> None:
@@ -128,23 +124,23 @@ class Explainer:
 
     def _session(self, model: Model) -> onnxruntime.InferenceSession:
         if self._opened is None or self._opened[0] is not model:
-            self._opened = None  # its memory goes before that of the next one comes
+            self._opened = None  # frees the old session's memory before the new one is opened
             self._opened = model, open_session(keep_outputs(model.content, *model.feature_maps), self._threads)
         return self._opened[1]
 
 
 def saliency(predict: Callable[[Images], Probabilities], image: Image) -> tuple[Probabilities, Saliency]:
-    """Say how much each pixel speaks for the model's answer.
+    """Compute how much each pixel contributes to the model's answer.
 
-    Squares without ink are left out: covering them changes nothing.
+    Squares without ink are skipped, because covering them changes nothing.
 
     Args:
         predict: the model, uint8 `[n, 28, 28]` to float32 `[n, 10]`.
         image: uint8 `[28, 28]`.
 
     Returns:
-        float32 `[10]`, the probabilities, and float32 `[28, 28]`: by how much the log-odds of the answer drop when the
-        pixel is covered, the mean over all squares that cover it. Negative where covering makes the answer surer.
+        The probabilities, float32 `[10]`, and the saliency, float32 `[28, 28]`: the drop in the answer's log-odds when
+        a pixel is covered, as the mean over all squares that cover it. Negative values count against the answer.
     """
     squares = _squares()
     squares = squares[(squares & (image > 0)).any((1, 2))]
@@ -169,7 +165,7 @@ def feature_maps(session: onnxruntime.InferenceSession, model: Model, image: Ima
 
 
 def is_sure(image: Image, confidence: float) -> bool:
-    """Say whether the model is confident, and the image, uint8 `[28, 28]` with some ink, looks like a digit."""
+    """Return whether the model is confident and the image, uint8 `[28, 28]` with some ink, looks like a digit."""
     grey = image.astype(np.float32)
     ink = grey.sum()
     strong = grey[grey > STRONG].sum() / ink
@@ -178,7 +174,7 @@ def is_sure(image: Image, confidence: float) -> bool:
 
 
 def encode(image: Image, probabilities: Probabilities, saliency: Saliency, layers: list[FeatureMaps]) -> bytes:
-    """Write an explanation as JSON; `/docs.json` describes it."""
+    """Encode an explanation as JSON; `/docs.json` describes it."""
     digit = int(probabilities.argmax())
     answer = {
         "digit": digit,
@@ -202,8 +198,8 @@ def encode(image: Image, probabilities: Probabilities, saliency: Saliency, layer
 
 @cache
 def _squares() -> NDArray[np.bool_]:
-    """All places of the square, bool `[places, 28, 28]`: each pixel is covered equally often, also at the edge."""
-    # One place may stick out at each end, so that all pixels are under as many squares.
+    """Return the masks of all positions of the square, bool `[positions, 28, 28]`."""
+    # Squares may extend past the edge, so that the same number of squares covers each pixel.
     begins = np.arange(STEP - SQUARE, SIDE, STEP)
     lines = np.array([(np.arange(SIDE) >= begin) & (np.arange(SIDE) < begin + SQUARE) for begin in begins])
     squares: NDArray[np.bool_] = lines[:, None, :, None] & lines[None, :, None, :]
@@ -212,6 +208,6 @@ def _squares() -> NDArray[np.bool_]:
 
 def _log_odds(probabilities: Probabilities, digit: int) -> NDArray[np.float64]:
     answer = probabilities[:, digit].astype(np.float64)
-    # Summed, not 1 - answer, of which nothing would be left when the answer is nearly sure.
+    # Sum the others: 1 - answer would lose all precision when the answer is close to 1.
     others = np.delete(probabilities, digit, 1).sum(1, dtype=np.float64)
     return np.asarray(np.log(np.maximum(answer, TINIEST)) - np.log(np.maximum(others, TINIEST)))

@@ -1,1 +1,1 @@
-"""The model in service: its file, where it comes from, when it is swapped."""
+"""The model in service: its ONNX file, its source (a file or the registry), and swaps."""

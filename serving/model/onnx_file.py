@@ -1,6 +1,4 @@
-"""One ONNX file, verified against the contract and its own golden batch before anyone may ask it."""
-
-from __future__ import annotations
+"""One ONNX file, verified against the contract and its own golden batch before it serves."""
 
 import base64
 import binascii
@@ -15,30 +13,31 @@ import numpy as np
 import onnxruntime
 
 from serving.contract import CONTRACT, GOLDEN_TOLERANCE, NUMBERS, TEXTS, Images, Probabilities, number
+from serving.errors import one_line
 from serving.model.pruning import keep_outputs
 
 WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 class ModelError(Exception):
-    """A file that is not served; the message is one sentence that names the file and the reason."""
+    """The file is refused; the message is one sentence that names the file and the reason."""
 
 
 class UnreadableError(ModelError):
-    """The file cannot be read now; it may be as good as ever when it can."""
+    """The file cannot be read at the moment; a retry may succeed."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A verified model, ready to answer; safe to call from several threads at once.
+    """A verified and warmed-up model; safe to call from several threads at the same time.
 
     Attributes:
-        path: the file it was loaded from.
+        path: the file that it was loaded from.
         digest: SHA-256 of the file, in hexadecimal.
-        metadata: what training wrote into the file, all strings, the golden batch left out.
-        feature_maps: the outputs `conv1`, `conv2`, … that the file has, in this order; `predict` does without them.
-        seconds_per_image: fastest time seen while warming up, for one image of a batch of 8.
-        content: the file as it was verified; what is in `path` may be another one by now.
+        metadata: the file's metadata as strings, without the golden batch.
+        feature_maps: the file's outputs `conv1`, `conv2`, … in this order; `predict` does not compute them.
+        seconds_per_image: fastest warm-up time per image, in batches of 8.
+        content: the verified bytes; the file in `path` may have changed since.
     """
 
     path: Path
@@ -54,11 +53,11 @@ class Model:
         """Load, verify and warm up the model in `path`.
 
         Args:
-            path: a `model.onnx` as `pipeline export` writes it.
-            threads: ONNX Runtime's threads within one call.
+            path: a `model.onnx` written by `pipeline export`.
+            threads: number of ONNX Runtime threads per call.
 
         Raises:
-            UnreadableError: the file is missing, or may not be read.
+            UnreadableError: the file is missing or not readable.
             ModelError: it is not ONNX, breaks the contract, or fails its golden batch.
         """
         content, session = _open(path, threads)
@@ -72,7 +71,7 @@ class Model:
         try:
             session = open_session(keep_outputs(content, "probabilities"), threads)
         except Exception as error:
-            raise ModelError(f"{path} cannot be loaded with probabilities alone: {_one_line(error)}.") from error
+            raise ModelError(f"{path} cannot be loaded with probabilities alone: {one_line(error)}.") from error
         kept = {name: value for name, value in metadata.items() if not name.startswith("golden_")}
         model = cls(path, hashlib.sha256(content).hexdigest(), kept, maps, 0.0, content, session)
         model._check_golden_batch(images, expected)
@@ -94,12 +93,12 @@ class Model:
         try:
             found = self.predict(images)
         except Exception as error:
-            raise ModelError(f"{self.path} fails on its golden batch: {_one_line(error)}.") from error
+            raise ModelError(f"{self.path} fails on its golden batch: {one_line(error)}.") from error
         if found.shape != expected.shape:
             raise ModelError(
-                f"{self.path} fails its golden batch: it answers {found.shape} where {expected.shape} was exported."
+                f"{self.path} fails its golden batch: its output has shape {found.shape}, expected {expected.shape}."
             )
-        # Written so that a NaN counts as a difference.
+        # In this form, NaN counts as a difference.
         if not (difference := float(np.abs(found - expected).max())) <= GOLDEN_TOLERANCE:
             raise ModelError(
                 f"{self.path} fails its golden batch: probabilities differ by {difference:.2g}, "
@@ -127,16 +126,16 @@ def _open(path: Path, threads: int) -> tuple[bytes, onnxruntime.InferenceSession
     try:
         return content, open_session(content, threads)
     except Exception as error:
-        raise ModelError(f"{path} is not an ONNX model that can be loaded: {_one_line(error)}.") from error
+        raise ModelError(f"{path} is not an ONNX model that can be loaded: {one_line(error)}.") from error
 
 
 def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Give the ONNX file `content` to ONNX Runtime, with this many threads within one call."""
+    """Open an ONNX Runtime session for the ONNX file `content`, with `threads` threads per call."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # From memory, not from the path: a model that keeps its weights in a second file is refused.
+    # Loading from memory rejects models that keep their weights in a second file.
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
@@ -145,16 +144,18 @@ def _check_signature(path: Path, session: onnxruntime.InferenceSession) -> None:
     outputs = {node.name: node for node in session.get_outputs()}
     if list(inputs) != ["images"] or inputs["images"].type != "tensor(uint8)":
         found = ", ".join(f"{node.name}: {node.type}" for node in inputs.values())
-        raise ModelError(f"{path} takes ({found}), but the contract is one input images: tensor(uint8).")
+        raise ModelError(f"{path} takes ({found}), but the contract requires a single input images: tensor(uint8).")
     batch, *rest = inputs["images"].shape
     if isinstance(batch, int) or rest != [28, 28]:
         raise ModelError(
-            f"{path} takes images {inputs['images'].shape}, but the contract is [batch, 28, 28] with a free batch."
+            f"{path} takes images {inputs['images'].shape}, but the contract requires [batch, 28, 28], batch symbolic."
         )
     answer = outputs.get("probabilities")
     if answer is None or answer.type != "tensor(float)" or answer.shape[1:] != [10]:
         found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in outputs.values())
-        raise ModelError(f"{path} gives ({found}), but the contract is probabilities: tensor(float) [batch, 10].")
+        raise ModelError(
+            f"{path} returns ({found}), but the contract requires probabilities: tensor(float) [batch, 10]."
+        )
 
 
 def _feature_maps(session: onnxruntime.InferenceSession) -> tuple[str, ...]:
@@ -165,7 +166,7 @@ def _feature_maps(session: onnxruntime.InferenceSession) -> tuple[str, ...]:
 def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
     for name in (*TEXTS, *NUMBERS):
         if not metadata.get(name):
-            raise ModelError(f"{path} lacks the metadata {name!r} that the contract asks for.")
+            raise ModelError(f"{path} lacks the metadata {name!r} that the contract requires.")
     for name in NUMBERS:
         try:
             number(name, metadata[name])
@@ -186,7 +187,3 @@ def _golden_batch(path: Path, metadata: dict[str, str]) -> tuple[Images, Probabi
     if not 0 < len(images) == len(expected):
         raise ModelError(f"{path} has no usable golden batch: {len(images)} images and {len(expected)} answers.")
     return images.reshape(-1, 28, 28), expected.astype(np.float32)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:300]

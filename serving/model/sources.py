@@ -1,6 +1,4 @@
-"""The two places that models come from: a file, and MLflow's model registry."""
-
-from __future__ import annotations
+"""Sources of models: a file, or MLflow's model registry with a local cache."""
 
 import json
 import os
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.errors import one_line
 from serving.model.onnx_file import ModelError
 from serving.settings import Settings
 
@@ -21,41 +20,41 @@ ALIAS = "champion"
 DEFAULT_TRACKING_URI = "sqlite:///var/mlflow.db"
 
 FILE = "model.onnx"
-# A download that is older was cut short, for example by a kill: no download takes that long.
+# No download takes longer: an older temporary folder belongs to an interrupted one.
 STALE_SECONDS = 24 * 3600
 
 
 class SourceError(Exception):
-    """The place that models come from gives none now; the message is one sentence that says why."""
+    """The source has no model at the moment; the message is one sentence with the reason."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a source offers now.
+    """The model that a source currently offers.
 
     Attributes:
-        key: differs whenever the content may differ.
+        key: changes whenever the content may have changed.
         version: the registry's version, None for a file.
-        source: where it comes from, for people.
+        source: description of its origin, for people.
         fetch: returns the path of the ONNX file; may take long, may raise `SourceError`.
-        fetch_anew: the same past the cache, which loses its file; None when `fetch` uses no cached copy.
+        download_again: the same, after deleting the cached file; None if `fetch` uses no cached file.
     """
 
     key: str
     version: str | None
     source: str
     fetch: Callable[[], Path]
-    fetch_anew: Callable[[], Path] | None = None
+    download_again: Callable[[], Path] | None = None
 
 
 class FileSource:
-    """The file that `SERVING_MODEL` names; a changed file is a new candidate."""
+    """The file named by `SERVING_MODEL`; a changed file is a new candidate."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def find(self) -> Candidate:
-        """Look at the file; raises `SourceError` when there is none."""
+        """Return the file as a candidate; raises `SourceError` if it is missing."""
         try:
             state = self._path.stat()
         except OSError as error:
@@ -64,35 +63,35 @@ class FileSource:
         return Candidate(key, None, f"file {self._path}", lambda: self._path)
 
     def last_good(self) -> Candidate | None:
-        """Nothing is cached for a file."""
+        """Return None: files are not cached."""
         return None
 
     def remember(self, candidate: Candidate) -> None:
-        """Nothing is cached for a file."""
+        """Do nothing: files are not cached."""
 
 
 class RegistrySource:
-    """The champion in MLflow's model registry, with a folder that keeps what was downloaded.
+    """The champion in MLflow's model registry, with downloads cached in `models` in the cache folder.
 
-    The folder is `models` in the cache folder, whose other contents may be somebody else's.
+    Other contents of the cache folder stay untouched.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._cache = settings.cache_dir / "models"
-        self._note = self._cache / "last-good.json"
+        self._record = self._cache / "last-good.json"
         self._client: Any = None
-        # The registry may be down: fail soon and ask again, rather than hang for MLflow's two minutes.
+        # If the registry is down, fail early and retry, instead of waiting for MLflow's two minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.registry_timeout_seconds))
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         self._uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
 
     def find(self) -> Candidate:
-        """Ask which version is champion; raises `SourceError` when there is no answer or none is."""
+        """Return the champion; raises `SourceError` if there is none or the registry does not answer."""
         if self._uri.startswith("sqlite:///") and not Path(self._uri.removeprefix("sqlite:///")).exists():
             # MLflow would create an empty database here.
             raise SourceError(f"there is no registry at {self._uri} yet: train a model first.")
-        # Imported late: it takes seconds and memory that a service with SERVING_MODEL does not need.
+        # Import late: MLflow takes seconds and memory that a service with SERVING_MODEL does not need.
         import mlflow
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
@@ -107,10 +106,10 @@ class RegistrySource:
                 raise SourceError(
                     f"the registry at {self._uri} has no {MODEL_NAME}@{ALIAS} yet: train a model first."
                 ) from error
-            raise SourceError(f"the registry at {self._uri} does not answer: {_one_line(error)}.") from error
+            raise SourceError(f"the registry at {self._uri} does not answer: {one_line(error)}.") from error
         except Exception as error:
-            raise SourceError(f"the registry at {self._uri} does not answer: {_one_line(error)}.") from error
-        # Two registries can both have a version 3: the time of creation tells them apart.
+            raise SourceError(f"the registry at {self._uri} does not answer: {one_line(error)}.") from error
+        # Two registries can both have a version 3: the time of creation distinguishes them.
         key = f"{found.version}-{found.creation_timestamp}"
         version = str(found.version)
         cached = self._path(key).exists()
@@ -119,29 +118,29 @@ class RegistrySource:
             version,
             f"registry {self._uri} {MODEL_NAME}@{ALIAS}",
             lambda: self._download(key, version),
-            (lambda: self._download(key, version, anew=True)) if cached else None,
+            (lambda: self._download(key, version, again=True)) if cached else None,
         )
 
     def last_good(self) -> Candidate | None:
-        """The model that was served last, when its file is still in the cache."""
+        """Return the model that was served last, if its file is still in the cache."""
         try:
-            note = json.loads(self._note.read_text())
-            key, version = str(note["key"]), str(note["version"])
+            record = json.loads(self._record.read_text())
+            key, version = str(record["key"]), str(record["version"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         path = self._path(key)
         return Candidate(key, version, f"cache {path}", lambda: path) if path.exists() else None
 
     def remember(self, candidate: Candidate) -> None:
-        """Note `candidate` as the last good model and drop the cached files of all others.
+        """Record `candidate` as the last good model and delete the cached files of all others.
 
         Raises:
-            OSError: the note cannot be written.
+            OSError: the record cannot be written.
         """
         text = json.dumps({"key": candidate.key, "version": candidate.version})
-        partial = self._note.with_suffix(f".{os.getpid()}")
+        partial = self._record.with_suffix(f".{os.getpid()}")
         partial.write_text(text)
-        partial.replace(self._note)
+        partial.replace(self._record)
         for folder in self._cache.iterdir():
             if folder.name != candidate.key and _is_leftover(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -149,9 +148,9 @@ class RegistrySource:
     def _path(self, key: str) -> Path:
         return self._cache / key / FILE
 
-    def _download(self, key: str, version: str, anew: bool = False) -> Path:
+    def _download(self, key: str, version: str, again: bool = False) -> Path:
         path = self._path(key)
-        if path.exists() and not anew:
+        if path.exists() and not again:
             return path
         from mlflow.artifacts import download_artifacts
 
@@ -162,27 +161,23 @@ class RegistrySource:
                 download_artifacts(artifact_uri=f"models:/{MODEL_NAME}/{version}", dst_path=folder)
                 files = sorted(Path(folder).rglob(FILE))
                 if not files:
-                    raise ModelError(f"version {version} of {MODEL_NAME} holds no file {FILE}.")
+                    raise ModelError(f"version {version} of {MODEL_NAME} contains no file {FILE}.")
                 path.parent.mkdir(exist_ok=True)
                 files[0].replace(path)
         except ModelError:
             raise
         except Exception as error:
-            raise SourceError(f"version {version} of {MODEL_NAME} cannot be downloaded: {_one_line(error)}.") from error
+            raise SourceError(f"version {version} of {MODEL_NAME} cannot be downloaded: {one_line(error)}.") from error
         return path
 
 
 def _is_leftover(folder: Path) -> bool:
-    """Whether this module made `folder` and nobody needs it: what is not surely its own is never deleted."""
+    """Return whether `folder` is certainly an old version or an interrupted download of this module."""
     try:
         if folder.is_symlink() or not folder.is_dir():
             return False
         if re.fullmatch("[0-9]+-[0-9]+", folder.name):
             return all(file.name == FILE for file in folder.iterdir())
         return folder.name.startswith("download-") and folder.stat().st_mtime < time.time() - STALE_SECONDS
-    except OSError:  # another service with the same cache was faster
+    except OSError:  # another service with the same cache deleted it first
         return False
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:300]

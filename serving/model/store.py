@@ -1,6 +1,4 @@
-"""The model in service: loaded without holding up the HTTP server, then followed, swapped between two batches."""
-
-from __future__ import annotations
+"""Hot swap: load the model without delaying the HTTP server, then follow its source and swap between batches."""
 
 import logging
 import threading
@@ -9,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from serving.contract import NUMBERS, number
+from serving.contract import NUMBERS, TENTH, number
 from serving.model.onnx_file import Model, ModelError, UnreadableError
 from serving.model.sources import Candidate, FileSource, RegistrySource, SourceError
 from serving.monitoring.metrics import Metrics
@@ -23,13 +21,13 @@ logger = logging.getLogger("bentoml.digits")
 
 @dataclass(frozen=True)
 class Served:
-    """A model in service; it never changes, a swap puts another one in its place.
+    """A model in service; immutable, because a swap replaces it as a whole.
 
     Attributes:
         model: the verified model.
         version: the registry's version, or the first 12 digits of the file's SHA-256.
-        source: where it came from, for people.
-        since: when it was loaded, ISO 8601 in UTC.
+        source: description of its origin, for people.
+        since: time of loading, ISO 8601 in UTC.
     """
 
     model: Model
@@ -39,11 +37,11 @@ class Served:
 
 
 class Store:
-    """Keeps the right model in service, from a thread of its own, so that the HTTP server starts at once.
+    """Keeps the source's current model in service, from a thread of its own.
 
     Attributes:
-        current: the model in service; replaced in one step. None until the first one is verified.
-        problem: why the model that should be served is not, as one sentence; None when it is.
+        current: the model in service; replaced atomically. None until the first one is verified.
+        problem: one sentence on why the source's current model is not in service; None if it is.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -59,15 +57,15 @@ class Store:
         self._thread = threading.Thread(target=self._follow, name="store", daemon=True)
 
     def start(self) -> None:
-        """Begin to look for a model; returns at once."""
+        """Start to load and follow the model in the background."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop looking; the current model stays."""
+        """Stop following the source; the current model stays in service."""
         self._stopping.set()
 
     def describe(self) -> dict[str, Any]:
-        """What `GET /model` answers: the model in service and where it came from, or why there is none."""
+        """Return the answer of `GET /model`: the model in service and its origin, or why there is none."""
         served = self.current
         answer: dict[str, Any] = {"ready": served is not None, "problem": self.problem}
         if served is None:
@@ -75,7 +73,7 @@ class Store:
         metadata: dict[str, Any] = dict(served.model.metadata)
         for name in NUMBERS:
             metadata[name] = number(name, metadata[name])
-        if metadata["data"] != "full":
+        if metadata["data"] == TENTH:
             answer["warning"] = TENTH_NOTE
         return {
             **answer,
@@ -86,22 +84,22 @@ class Store:
         }
 
     def refresh(self) -> bool:
-        """Look once and swap if there is something new.
+        """Query the source once and swap if it offers another model.
 
         Returns:
-            True when what the source offers is what is served.
+            Whether the source's current model is in service.
         """
         try:
             candidate = self._source.find()
             if candidate.key == self._refused_key:
-                self._report(self._refusal)  # again, where something else was told meanwhile
+                self._report(self._refusal)  # another problem may have replaced it meanwhile
                 return False
             if candidate.key != self._serving_key:
                 self._swap(candidate)
                 self._metrics.reloads["loaded"].inc()
-            elif self.current and self.current.source != candidate.source:  # what the cache had is what it offers
+            elif self.current and self.current.source != candidate.source:  # served from the cache until now
                 self.current = replace(self.current, source=candidate.source)
-                logger.info("version %s is still the champion of %s", self.current.version, candidate.source)
+                logger.info("Version %s is still the champion of %s", self.current.version, candidate.source)
         except (SourceError, UnreadableError) as reason:
             self._report(str(reason))
             self._metrics.reloads["unavailable"].inc()
@@ -126,35 +124,35 @@ class Store:
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
         self.current, self._serving_key = served, candidate.key
-        self._metrics.serves(served.version, model.metadata["recipe"])
+        self._metrics.set_model(served.version, model.metadata["recipe"])
         try:
             self._source.remember(candidate)
         except OSError as error:
-            logger.warning("the cache is not kept: %s", error)
+            logger.warning("Cannot update the cache: %s", error)
         metadata = model.metadata
         logger.info(
-            "model loaded: version %s, recipe %s, test accuracy %.2f %%, data %s, from %s",
+            "Model loaded: version %s, recipe %s, test accuracy %.2f %%, data %s, from %s",
             served.version,
             metadata["recipe"],
             100 * float(metadata["test_accuracy"]),
             metadata["data"],
             served.source,
         )
-        if metadata["data"] != "full":
-            logger.warning("the model in service was %s", TENTH_NOTE)
+        if metadata["data"] == TENTH:
+            logger.warning("The model in service was %s", TENTH_NOTE)
 
     def _load(self, candidate: Candidate) -> Model:
         try:
             return Model.load(candidate.fetch(), self._settings.threads)
         except ModelError as refusal:
-            if candidate.fetch_anew is None:
+            if candidate.download_again is None:
                 raise
-            # The version may be good and only its cached copy damaged, which would block it for good.
-            logger.warning("the cached model is refused, it is downloaded again: %s", refusal)
-            return Model.load(candidate.fetch_anew(), self._settings.threads)
+            # If only the cached file is damaged, refusing the version would block it forever.
+            logger.warning("The cached model is refused and downloaded again: %s", refusal)
+            return Model.load(candidate.download_again(), self._settings.threads)
 
     def serve_cached(self) -> None:
-        """Serve the last good model, if its file is still in the cache and as good as it was."""
+        """Serve the last good model, if its file is in the cache and passes its checks."""
         candidate = self._source.last_good()
         if candidate is None:
             return
@@ -163,30 +161,30 @@ class Store:
             self._metrics.reloads["cached"].inc()
         except ModelError as refusal:
             self._metrics.reloads["refused"].inc()
-            logger.error("the cached model is refused: %s", refusal)
+            logger.error("The cached model is refused: %s", refusal)
 
     def _report(self, problem: str) -> None:
         if problem != self.problem:
             kept = f"; version {self.current.version} keeps serving" if self.current else ""
-            logger.error("%s%s", problem.rstrip("."), kept)
+            logger.error("Model not updated: %s%s", problem.rstrip("."), kept)
         self.problem = problem
 
     def _follow(self) -> None:
-        # The first look at a registry takes seconds: MLflow is imported for it.
-        self._outlive(self.serve_cached)
+        # The first query takes seconds, because it imports MLflow: serve the cached model meanwhile.
+        self._run(self.serve_cached)
         if self.current:
-            self.problem = "served from the cache until the registry answers."
+            self.problem = "the model is served from the cache until the registry answers."
         retry = FIRST_RETRY_SECONDS
         while not self._stopping.is_set():
-            done = self._outlive(self.refresh)
+            done = self._run(self.refresh)
             self._stopping.wait(self._settings.poll_seconds if done else min(retry, self._settings.poll_seconds))
             retry = FIRST_RETRY_SECONDS if done else min(2 * retry, self._settings.poll_seconds)
 
-    def _outlive(self, look: Callable[[], bool | None]) -> bool:
-        """Look for a model; whatever happens then, the thread goes on, or the service would never see another model."""
+    def _run(self, update: Callable[[], bool | None]) -> bool:
+        """Run one update; log any failure, so that the thread goes on and the service receives later models."""
         try:
-            return bool(look())
+            return bool(update())
         except Exception:
-            logger.exception("looking for the model failed")
-            self.problem = "looking for the model failed; the log says why."
+            logger.exception("Updating the model failed")
+            self.problem = "updating the model failed; the log has the reason."
             return False

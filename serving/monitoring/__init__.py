@@ -1,1 +1,1 @@
-"""What the service measures about itself."""
+"""Metrics of the service."""

@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, and a page in it that may not log an error nor ask anyone but its service."""
+"""Headless Chromium from Debian, with a page that may neither log errors nor contact other hosts."""
 
 import os
 import shutil
@@ -13,23 +13,22 @@ from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync
 from benchmarks.drawing.strokes import Point
 from tests.serving.conftest import Service, service, start_service, variant  # noqa: F401 - fixtures of the same names
 
-PATIENCE_MS = 60_000  # a loaded machine is slow; what is late is not wrong
-expect.set_options(timeout=PATIENCE_MS)
+TIMEOUT_MS = 60_000  # generous, because a loaded machine is slow
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 def launch(playwright: Playwright) -> Browser:
     executable = shutil.which("chromium")
     if executable is None:
         pytest.fail("the page is tested in Debian's Chromium: apt-get install chromium")
-    # Its sandbox is not for root, who runs in containers; nothing but our own page is opened.
+    # Chromium's sandbox does not work for root, the user in containers; only our own page is opened.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     return playwright.chromium.launch(executable_path=executable, args=options)
 
 
-@pytest.fixture(
-    scope="module"
-)  # not for longer: its event loop is this thread's, and other tests have one of their own
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser per module: Playwright occupies the thread's event loop, which tests of other modules need."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
@@ -41,24 +40,24 @@ OpenPage = Callable[..., Any]
 
 @pytest.fixture
 def open_page(chromium: Browser, service: Service) -> OpenPage:  # noqa: F811
-    """A context manager: `/draw` of a service in a new window; nothing may be logged but what `allowed` is part of."""
+    """A context manager that opens `/draw` in a new window; fails on logged errors that do not contain `allowed`."""
 
     @contextmanager
     def opened(at: str = service.url, allowed: str | None = None, **options: Any) -> Iterator[Page]:
         context = chromium.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
-        said: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        errors: list[str] = []
+        requests: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(f"{at.rstrip('/')}/draw")
         expect(page.locator("#model")).to_contain_text("of the test digits")
         yield page
         context.close()
-        assert [text for text in said if not (allowed and allowed in text)] == []
-        assert [url for url in asked if not url.startswith((at, "data:", "blob:"))] == []
+        assert [text for text in errors if not (allowed and allowed in text)] == []
+        assert [url for url in requests if not url.startswith((at, "data:", "blob:"))] == []
 
     return opened
 
@@ -70,7 +69,7 @@ def page(open_page: OpenPage) -> Iterator[Page]:
 
 
 def draw(page: Page, lines: list[list[Point]]) -> None:
-    """Draw with the mouse: each line is one stroke, in shares of the paper's side."""
+    """Draw with the mouse: each line is one stroke, in fractions of the paper's side."""
     box = page.locator("#paper").bounding_box()
     assert box
     for line in lines:
@@ -83,13 +82,13 @@ def draw(page: Page, lines: list[list[Point]]) -> None:
 
 
 def digit_of(page: Page) -> Locator:
-    """What the page shows as the answer, once it is the answer to what is drawn."""
+    """Wait for the answer to the current drawing and return its element."""
     expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
     return page.locator("#digit")
 
 
 def inked(page: Page, canvas: str) -> bool:
-    """Whether anything is painted on a canvas."""
+    """Return whether anything is painted on a canvas."""
     painted = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean)"
     return bool(page.locator(canvas).evaluate(painted))
 

@@ -1,4 +1,4 @@
-"""How often the page asks: `ask.js` in a real browser, with answers and a clock that the tests set."""
+"""Request rate of the page: `ask.js` in a real browser, with answers and a clock set by the tests."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ ASKER = """async (steps) => {
 
 @pytest.fixture
 def asker(chromium: Any, page: Page) -> Iterator[Page]:
-    """A page with an `Asker` whose requests the test answers, and with a clock that the test sets forward."""
+    """A page with an `Asker` whose requests the test answers, and with a clock that the test advances."""
     page.clock.install(time=1000)
     page.clock.pause_at(1060)
     page.evaluate(ASKER)
@@ -31,7 +31,7 @@ def asker(chromium: Any, page: Page) -> Iterator[Page]:
 
 
 def pictures(page: Page) -> list[str]:
-    """What was sent so far; promises that wait are let on first."""
+    """Let pending promises continue, then return the pictures that were sent."""
     page.evaluate(
         "new Promise((done) => { const { port1, port2 } = new MessageChannel(); port1.onmessage = done; "
         "port2.postMessage(0); })"
@@ -45,8 +45,8 @@ def ask(page: Page, picture: str, final: bool = False) -> None:
     pictures(page)
 
 
-def test_ten_requests_a_second_are_made_and_the_last_state_is_among_them(asker: Page) -> None:
-    for step in range(100):  # a second of strokes, a change each 10 ms
+def test_at_most_ten_requests_per_second_and_last_state_is_sent(asker: Page) -> None:
+    for step in range(100):  # a second of strokes, one change every 10 ms
         ask(asker, str(step), final=step % 25 == 24)
         sent = pictures(asker)
         asker.evaluate("sent.forEach((_, index) => answer(index))")
@@ -56,13 +56,14 @@ def test_ten_requests_a_second_are_made_and_the_last_state_is_among_them(asker: 
     sent = pictures(asker)
     assert 8 <= len(sent) <= 12
     assert sent[-1] == "99"
-    assert {"24", "49", "74"} <= set(sent)  # the ends of the strokes are not left out
-    moves = [at for at, picture in zip(asker.evaluate("sent.map((each) => each.at)"), sent, strict=True)]
-    for begin in moves:
-        assert sum(begin <= at < begin + 500 for at in moves) <= 6
+    assert {"24", "49", "74"} <= set(sent)  # the end of each stroke is sent
+    times = asker.evaluate("sent.map((each) => each.at)")
+    assert len(times) == len(sent)
+    for begin in times:
+        assert sum(begin <= at < begin + 500 for at in times) <= 6
 
 
-def test_an_answer_that_comes_late_is_dropped(asker: Page) -> None:
+def test_late_answer_is_dropped(asker: Page) -> None:
     ask(asker, "first")
     asker.clock.run_for(100)
     ask(asker, "second", final=True)
@@ -74,7 +75,7 @@ def test_an_answer_that_comes_late_is_dropped(asker: Page) -> None:
     assert asker.evaluate("shown") == [["second", True]]
 
 
-def test_nothing_is_shown_of_what_was_cleared(asker: Page) -> None:
+def test_cleared_drawing_shows_no_answer(asker: Page) -> None:
     ask(asker, "first", final=True)
     asker.evaluate("asker.forget(); answer(0)")
     asker.clock.run_for(5000)
@@ -82,7 +83,7 @@ def test_nothing_is_shown_of_what_was_cleared(asker: Page) -> None:
     assert asker.evaluate("shown") == []
 
 
-def test_a_slow_service_has_two_requests_at_most_and_then_the_newest(asker: Page) -> None:
+def test_slow_service_gets_two_requests_then_the_newest(asker: Page) -> None:
     for step in range(20):
         ask(asker, str(step))
         asker.clock.run_for(100)
@@ -91,7 +92,7 @@ def test_a_slow_service_has_two_requests_at_most_and_then_the_newest(asker: Page
     assert pictures(asker) == ["0", "1", "19"]
 
 
-def test_what_got_no_answer_is_asked_again(asker: Page) -> None:
+def test_unanswered_request_is_retried(asker: Page) -> None:
     ask(asker, "lost", final=True)
     asker.evaluate("sent[0].fail(new TypeError('no route'))")
     assert pictures(asker) == ["lost"]
@@ -100,13 +101,13 @@ def test_what_got_no_answer_is_asked_again(asker: Page) -> None:
     assert pictures(asker) == ["lost", "lost"]
     asker.evaluate("answer(1, 503)")
     pictures(asker)
-    asker.clock.run_for(2500)  # the service said 3 seconds
+    asker.clock.run_for(2500)  # Retry-After is 3 seconds
     assert pictures(asker) == ["lost", "lost"]
     asker.clock.run_for(700)
     assert pictures(asker) == ["lost"] * 3
 
 
-def test_of_two_that_were_refused_the_later_one_is_asked_again(asker: Page) -> None:
+def test_only_latest_refused_request_is_retried(asker: Page) -> None:
     ask(asker, "moving")
     asker.clock.run_for(100)
     ask(asker, "lifted", final=True)

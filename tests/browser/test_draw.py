@@ -5,13 +5,14 @@ import io
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
@@ -29,21 +30,21 @@ NOTHING = "\N{EN DASH}"
 ANSWER_TO = re.compile(r"^(It is a|Not sure, perhaps a) \d, ")
 
 
-def png(digit: np.ndarray, side: int = 300) -> bytes:
+def encoded(digit: np.ndarray, kind: str = "PNG", side: int = 300) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(255 - digit).resize((side, side)).save(content, "PNG")
+    Image.fromarray(255 - digit).resize((side, side)).save(content, kind)
     return content.getvalue()
 
 
 @pytest.fixture(scope="session")
 def seven(test_digits: Digits) -> Lines:
-    """A seven in one stroke, of which the model is sure."""
+    """A seven in one stroke that the model is sure of."""
     images, labels = test_digits
     assert labels[30] == 7
     return strokes(images[30])
 
 
-def test_digits_of_mnist_drawn_stroke_by_stroke_are_read_right(page: Page, test_digits: Digits) -> None:
+def test_drawn_mnist_digits_are_recognised(page: Page, test_digits: Digits) -> None:
     for digit, label in first_of_each_class(test_digits):
         draw(page, strokes(digit))
         expect(digit_of(page)).to_have_text(re.compile(rf"^{label}\??$"))
@@ -55,7 +56,7 @@ def test_digits_of_mnist_drawn_stroke_by_stroke_are_read_right(page: Page, test_
         expect(digit_of(page)).to_have_text(NOTHING)
 
 
-def test_the_28x28_that_is_shown_is_what_the_service_saw(page: Page, seven: Lines) -> None:
+def test_network_input_on_page_matches_service(page: Page, seven: Lines) -> None:
     with page.expect_response("**/explain") as answered:
         draw(page, seven)
         expect(digit_of(page)).to_have_text("7")
@@ -68,9 +69,13 @@ def test_the_28x28_that_is_shown_is_what_the_service_saw(page: Page, seven: Line
     assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 in (18, 19, 20)
 
 
-def test_undo_takes_back_the_last_stroke_and_clear_all(page: Page, seven: Lines) -> None:
+def test_undo_removes_last_stroke_and_clear_removes_all(page: Page, seven: Lines) -> None:
     across = [(0.2, 0.8), (0.8, 0.8)]
-    for undo in (lambda: page.get_by_role("button", name="Undo").click(), lambda: page.keyboard.press("Control+z")):
+    undos: list[Callable[[], None]] = [
+        page.get_by_role("button", name="Undo").click,
+        partial(page.keyboard.press, "Control+z"),
+    ]
+    for undo in undos:
         draw(page, seven)
         expect(digit_of(page)).to_have_text("7")
         before = page.locator("#bars").inner_text()
@@ -83,7 +88,7 @@ def test_undo_takes_back_the_last_stroke_and_clear_all(page: Page, seven: Lines)
         page.get_by_role("button", name="Clear").click()
         expect(digit_of(page)).to_have_text(NOTHING)
         assert not inked(page, "#paper")
-        undo()  # which takes back the clearing
+        undo()  # restores what Clear removed
         expect(digit_of(page)).to_have_text("7")
         page.keyboard.press("Delete")
         expect(digit_of(page)).to_have_text(NOTHING)
@@ -108,29 +113,52 @@ def opened(page: Page, how: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("how", ["chosen", "drop", "paste"])
-def test_a_picture_is_read_and_a_stroke_begins_a_new_sheet(page: Page, test_digits: Digits, how: str) -> None:
+def test_picture_is_recognised_and_a_stroke_begins_a_new_sheet(page: Page, test_digits: Digits, how: str) -> None:
     for index in (0, 1):
-        opened(page, how, png(test_digits[0][index]))
+        opened(page, how, encoded(test_digits[0][index]))
         expect(digit_of(page)).to_have_text(str(test_digits[1][index]))
         assert inked(page, "#paper")
     draw(page, strokes(test_digits[0][3]))
     expect(digit_of(page)).to_have_text(str(test_digits[1][3]))
 
 
-def test_a_file_that_is_no_picture_is_refused_with_the_service_s_sentence(open_page: OpenPage, seven: Lines) -> None:
+def test_unreadable_file_keeps_drawing_and_answer(page: Page, seven: Lines) -> None:
+    draw(page, seven)
+    expect(digit_of(page)).to_have_text("7")
+    drawing = page.locator("#paper").evaluate("canvas => canvas.toDataURL()")
+    page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"a text"})
+    expect(page.locator("#trouble")).to_have_text(
+        "a.png is not a picture that can be read; expected a PNG, JPEG, WebP or BMP file."
+    )
+    assert page.locator("#paper").evaluate("canvas => canvas.toDataURL()") == drawing
+    expect(digit_of(page)).to_have_text("7")
+    expect(page.locator("body")).not_to_have_class(re.compile("stale"))
+    draw(page, seven)
+    expect(digit_of(page)).to_have_text("7")
+    expect(page.locator("#trouble")).to_be_empty()
+
+
+def test_refused_picture_shows_the_service_error_and_clears_the_answer(
+    open_page: OpenPage, seven: Lines, test_digits: Digits
+) -> None:
     with open_page(allowed="415") as page:
-        page.locator("#file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"a text"})
-        expect(page.locator("#trouble")).to_contain_text("is not a picture that can be read")
         draw(page, seven)
+        expect(digit_of(page)).to_have_text("7")
+        opened(page, "chosen", encoded(test_digits[0][0], "GIF"))  # readable for the browser, not for the service
+        expect(page.locator("#trouble")).to_contain_text("picture 1 of 1 is not a picture that can be read")
+        expect(digit_of(page)).to_have_text(NOTHING)
+        expect(page.locator("#confidence")).to_have_text("No answer for this picture.")
+        expect(page.locator("body")).not_to_have_class(re.compile("stale"))
+        assert inked(page, "#paper")
+        assert not inked(page, "#seen")
+        page.get_by_role("button", name="Undo").click()
         expect(digit_of(page)).to_have_text("7")
         expect(page.locator("#trouble")).to_be_empty()
 
 
 @pytest.mark.parametrize("size", [(360, 740), (1200, 800)])
-def test_a_message_that_comes_or_goes_does_not_move_the_paper_under_the_pen(
-    open_page: OpenPage, size: tuple[int, int]
-) -> None:
-    with open_page(allowed="415", viewport={"width": size[0], "height": size[1]}) as page:
+def test_messages_do_not_move_the_paper(open_page: OpenPage, size: tuple[int, int]) -> None:
+    with open_page(viewport={"width": size[0], "height": size[1]}) as page:
         place = page.locator("#paper").bounding_box()
         assert place
         opened(page, "chosen", b"a text")
@@ -138,11 +166,11 @@ def test_a_message_that_comes_or_goes_does_not_move_the_paper_under_the_pen(
         assert page.locator("#paper").bounding_box() == place
         message = page.locator("#trouble").bounding_box()
         assert message
-        assert message["y"] >= place["y"] + place["height"]  # nor hides it
+        assert message["y"] >= place["y"] + place["height"]  # the paper stays visible
         assert message["y"] + message["height"] <= size[1]
 
 
-def test_the_keyboard_alone_reaches_everything_and_draws(page: Page) -> None:
+def test_keyboard_reaches_all_controls_and_draws(page: Page) -> None:
     reached = []
     for _ in range(5):
         page.keyboard.press("Tab")
@@ -151,7 +179,7 @@ def test_the_keyboard_alone_reaches_everything_and_draws(page: Page) -> None:
         assert page.locator(":focus").evaluate(ring) == "solid", reached
     assert reached == ["paper", "undo", "clear", "file", "summary"]
     page.keyboard.press("Enter")
-    expect(page.get_by_text("With the keyboard alone")).to_be_visible()
+    expect(page.get_by_text("with the keyboard alone")).to_be_visible()
     page.locator("#paper").focus()
     page.keyboard.press("Space")
     for _ in range(20):
@@ -161,7 +189,7 @@ def test_the_keyboard_alone_reaches_everything_and_draws(page: Page) -> None:
     expect(page.locator("#spoken")).to_have_text(ANSWER_TO)
 
 
-def test_a_finger_draws_and_a_second_one_does_not_disturb(open_page: OpenPage, seven: Lines) -> None:
+def test_second_finger_does_not_disturb_drawing(open_page: OpenPage, seven: Lines) -> None:
     with open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True) as page:
         touch = page.context.new_cdp_session(page)
         scrolled = page.evaluate("scrollY")
@@ -181,7 +209,7 @@ def test_a_finger_draws_and_a_second_one_does_not_disturb(open_page: OpenPage, s
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1200])
-def test_nothing_is_wider_than_the_window(open_page: OpenPage, seven: Lines, width: int) -> None:
+def test_page_fits_window_width(open_page: OpenPage, seven: Lines, width: int) -> None:
     with open_page(viewport={"width": width, "height": 740}) as page:
         draw(page, seven)
         expect(digit_of(page)).to_have_text("7")
@@ -199,23 +227,29 @@ def test_axe_finds_no_violation(open_page: OpenPage, seven: Lines, scheme: str) 
         page.evaluate("document.getElementById('trouble').textContent = 'The service is busy.'")
         assert Axe().run(page).response["violations"] == []
         page.get_by_role("button", name="Clear").click()
-        draw(page, [[(0.1, 0.1), (0.9, 0.9), (0.1, 0.9), (0.9, 0.1), (0.5, 0.5), (0.9, 0.5)]])  # nothing to be sure of
+        draw(
+            page, [[(0.1, 0.1), (0.9, 0.9), (0.1, 0.9), (0.9, 0.1), (0.5, 0.5), (0.9, 0.5)]]
+        )  # no digit: the answer is unsure
         digit_of(page)
         assert Axe().run(page).response["violations"] == []
 
 
-def test_the_colours_follow_those_of_the_system(page: Page, seven: Lines) -> None:
+def test_colours_follow_system_theme(page: Page, seven: Lines) -> None:
     draw(page, seven)
     expect(digit_of(page)).to_have_text("7")
     corner = "canvas => canvas.getContext('2d').getImageData(0, 0, 1, 1).data[0]"
     light = [page.locator(canvas).evaluate(corner) for canvas in ("#seen", "#layer-conv1-32x28x28")]
     page.emulate_media(color_scheme="dark")
-    for canvas, before in zip(("#seen", "#layer-conv1-32x28x28"), light, strict=True):
-        wait_until(lambda canvas=canvas: page.locator(canvas).evaluate(corner) < 99, f"{canvas} turning dark")
-        assert before > 200
+    assert min(light) > 200
+    for canvas in ("#seen", "#layer-conv1-32x28x28"):
+
+        def is_dark(canvas: str = canvas) -> bool:
+            return bool(page.locator(canvas).evaluate(corner) < 99)
+
+        wait_until(is_dark, f"{canvas} turning dark")
 
 
-def test_a_service_that_stops_is_said_to_be_gone(
+def test_stopped_service_is_reported(
     start_service: Callable[..., Any], model_file: Path, open_page: OpenPage, seven: Lines
 ) -> None:
     with start_service(SERVING_MODEL=model_file) as service:
@@ -230,7 +264,7 @@ def test_a_service_that_stops_is_said_to_be_gone(
             expect(page.locator("body")).to_have_class(re.compile("stale"))
 
 
-def test_the_page_recovers_when_the_service_does(open_page: OpenPage, seven: Lines) -> None:
+def test_page_recovers_with_the_service(open_page: OpenPage, seven: Lines) -> None:
     with open_page(allowed="ERR_") as page:
         page.route("**/*", lambda route: route.abort())
         draw(page, seven)
@@ -241,20 +275,20 @@ def test_the_page_recovers_when_the_service_does(open_page: OpenPage, seven: Lin
         expect(page.locator("#trouble")).to_be_empty()
 
 
-def test_a_busy_service_is_said_to_be_busy_and_asked_again(open_page: OpenPage, seven: Lines) -> None:
+def test_busy_service_is_reported_and_retried(open_page: OpenPage, seven: Lines) -> None:
     def busy(route: Route) -> None:
         route.fulfill(status=503, json={"error": "16 explanations wait already."}, headers={"Retry-After": "1"})
 
     with open_page(allowed="503") as page:
         page.route("**/explain", busy)
         draw(page, seven)
-        expect(page.locator("#trouble")).to_contain_text("The service is busy, and is asked again: 16 explanations")
+        expect(page.locator("#trouble")).to_contain_text("The service is busy; retrying: 16 explanations")
         page.unroute("**/explain")
         expect(digit_of(page)).to_have_text("7")
         expect(page.locator("#trouble")).to_be_empty()
 
 
-def test_a_model_without_feature_maps_still_answers(
+def test_page_works_without_feature_maps(
     start_service: Callable[..., Any], variant: Callable[..., Path], open_page: OpenPage, seven: Lines
 ) -> None:
     def cut(model: onnx.ModelProto) -> None:
@@ -270,10 +304,10 @@ def test_a_model_without_feature_maps_still_answers(
             expect(page.locator("#maps")).to_have_text("The model in service has no feature maps.")
 
 
-def test_a_picture_of_the_page_is_taken(
+def test_screenshot_for_documentation(
     start_service: Callable[..., Any], model_file: Path, open_page: OpenPage, test_digits: Digits
 ) -> None:
-    """That of the documentation, if DRAW_PICTURE names the model to show."""
+    """Write the documentation's screenshot if DRAW_PICTURE names a model; always check its size."""
     shown = os.environ.get("DRAW_PICTURE")
     with start_service(SERVING_MODEL=Path(shown or model_file).resolve()) as service:
         service.wait_for(200)

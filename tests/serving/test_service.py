@@ -107,7 +107,7 @@ def test_the_log_tells_of_the_start_and_the_model_and_of_no_request(service: Ser
     ask(service, "/predict", test_digits[0][:1])
     lines = service.log.read_text().splitlines()
     assert any("started; the model comes from" in line for line in lines)
-    loaded = [line for line in lines if "model loaded: version " in line]
+    loaded = [line for line in lines if "Model loaded: version " in line]
     assert len(loaded) == 1
     assert all(word in loaded[0] for word in ("recipe ", "test accuracy ", "data "))
     assert not any("/predict" in line for line in lines)

@@ -1,68 +1,68 @@
-// Requests and their rate: ten a second at most, the last state always answered, and never an old answer after a new one.
+// Request rate: at most ten per second, the last state is always sent, and answers are never shown out of order.
 
 const INTERVAL = 100; // milliseconds from one request to the next
-const PATIENCE = 5000; // after which a request counts as unanswered
-const RETRY = 1000; // from a request that got no answer to the next attempt
-const AT_ONCE = 2; // requests on their way: a slow service is not asked faster than it answers
+const TIMEOUT = 5000; // milliseconds until a request counts as unanswered
+const RETRY = 1000; // milliseconds from an unanswered request to the next attempt
+const CONCURRENT = 2; // maximum requests in progress, so that a slow service is not flooded
 
 export class Asker {
-  // `send(picture, signal)` gives {status, ...}, and throws where nothing answers; `answered(answer, isSettled)` gets what
-  // it gave, settled when it is about the last of all pictures; `unreachable()` is called where it threw.
+  // `send(picture, signal)` resolves to {status, ...} and throws if nothing answers. `answered(answer, isSettled)` receives
+  // its result, settled if it belongs to the latest picture; `unreachable()` is called when it throws.
   constructor(send, answered, unreachable) {
     Object.assign(this, { send, answered, unreachable });
-    this.wanted = null; // the latest that was not asked for yet
-    this.free = 0; // when the next request may go
-    this.underWay = 0;
-    this.asked = 0;
+    this.waiting = null; // the latest picture that was not sent yet
+    this.free = 0; // earliest time of the next request
+    this.inProgress = 0;
+    this.sent = 0;
     this.shown = 0;
   }
 
-  // Ask about a picture, `content()` gives it when its turn comes; it takes the place of one that still waits.
+  // Send a picture, which `content()` returns at its turn; it replaces a picture that is still waiting.
   ask(content, isFinal) {
-    this.wanted = { content, isFinal };
+    this.waiting = { content, isFinal };
     this.go();
   }
 
-  // Drop what waits, and every answer that is still to come.
+  // Drop the waiting picture and all outstanding answers.
   forget() {
-    this.wanted = null;
-    this.shown = this.asked;
+    this.waiting = null;
+    this.shown = this.sent;
   }
 
   async go() {
     clearTimeout(this.timer);
-    if (!this.wanted || this.underWay >= AT_ONCE) return;
-    // While the pen moves there is one request each interval. When it is lifted, the next one goes at once and the pause
-    // comes after it, twice as long: as many requests in all, and the answer that counts is not held up.
-    const begin = this.free - (this.wanted.isFinal ? INTERVAL : 0);
+    if (!this.waiting || this.inProgress >= CONCURRENT) return;
+    // While the pen moves, send one request per interval. When it is lifted, send immediately and pause twice as long
+    // afterwards: the rate stays the same and the final answer is not delayed.
+    const begin = this.free - (this.waiting.isFinal ? INTERVAL : 0);
     const now = performance.now();
     if (now < begin) {
       this.timer = setTimeout(() => this.go(), begin - now);
       return;
     }
-    const { wanted } = this;
-    this.wanted = null;
+    const { waiting } = this;
+    this.waiting = null;
     this.free = Math.max(this.free, now) + INTERVAL;
-    const number = ++this.asked;
-    this.underWay += 1;
-    let again = null; // milliseconds after which to ask once more
+    const number = ++this.sent;
+    this.inProgress += 1;
+    let retry = null; // milliseconds until the next attempt
     try {
-      const answer = await this.send(await wanted.content(), AbortSignal.timeout(PATIENCE));
+      const answer = await this.send(await waiting.content(), AbortSignal.timeout(TIMEOUT));
       if (number > this.shown) {
         this.shown = number;
-        this.answered(answer, wanted.isFinal && !this.wanted && number === this.asked);
-        if (answer.status === 503) again = answer.retry;
+        this.answered(answer, waiting.isFinal && !this.waiting && number === this.sent);
+        if (answer.status === 503) retry = answer.retry;
       }
     } catch {
       if (number > this.shown) {
         this.unreachable();
-        again = RETRY;
+        retry = RETRY;
       }
     }
-    this.underWay -= 1;
-    if (again !== null && !this.wanted && number === this.asked) {
-      this.wanted = wanted;
-      this.free = performance.now() + again + (wanted.isFinal ? INTERVAL : 0);
+    this.inProgress -= 1;
+    if (retry !== null && !this.waiting && number === this.sent) {
+      this.waiting = waiting;
+      this.free = performance.now() + retry + (waiting.isFinal ? INTERVAL : 0);
     }
     this.go();
   }

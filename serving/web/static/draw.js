@@ -1,19 +1,19 @@
-// The paper: strokes and pictures on a canvas, each change a new sheet, so that any can be taken back.
+// The paper: strokes and pictures on a canvas. Each change is a new sheet, so that all can be undone.
 
-const SIDE = 280; // the sheet's own pixels; what the service gets has as many
-const PEN = 22; // as thick as MNIST's strokes are, beside a digit that fills the sheet
-const STEP = 7; // of the pen that the arrow keys move
+const SIDE = 280; // pixels of a sheet and of the picture that the service receives
+const PEN = 22; // stroke width as in MNIST, for a digit that fills the sheet
+const STEP = 7; // pixels per press of an arrow key
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const EMPTY = { strokes: [] };
 
 export class Paper {
-  // `changed(isFinal)` is called after each change: false while a stroke goes on.
+  // `changed(isFinal)` is called after each change: false during a stroke.
   constructor(canvas, changed) {
     this.canvas = canvas;
     this.changed = changed;
     this.sheets = [EMPTY];
-    this.stroke = null; // the one that is being drawn: a list of [x, y]
-    this.pen = null; // where the arrow keys are, once they were used
+    this.stroke = null; // the unfinished stroke, a list of [x, y]
+    this.pen = null; // position of the keyboard's pen, once an arrow key was pressed
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
@@ -44,14 +44,13 @@ export class Paper {
     this.done(true);
   }
 
-  // Show a picture file in place of what was drawn; it is sent as it is.
-  async open(file) {
-    const picture = await createImageBitmap(file).catch(() => null); // the service will say what is wrong with it
-    this.sheets.push({ strokes: [], picture: { file, bitmap: picture } });
+  // Replace the drawing by a picture: `bitmap` is shown, `file` is sent unchanged.
+  open(file, bitmap) {
+    this.sheets.push({ strokes: [], picture: { file, bitmap } });
     this.done(true);
   }
 
-  // What to send: the file that was opened, or the drawing as black on white, whatever the colours of the page.
+  // The picture to send: the opened file, or the drawing in black on white regardless of the page's colours.
   content() {
     if (this.sheet.picture) return Promise.resolve(this.sheet.picture.file);
     const copy = new OffscreenCanvas(SIDE, SIDE);
@@ -69,8 +68,8 @@ export class Paper {
     const context = canvas.getContext("2d");
     context.setTransform(side / SIDE, 0, 0, side / SIDE, 0, 0);
     context.clearRect(0, 0, SIDE, SIDE);
-    const { bitmap } = this.sheet.picture ?? {};
-    if (bitmap) {
+    if (this.sheet.picture) {
+      const { bitmap } = this.sheet.picture;
       const scale = SIDE / Math.max(bitmap.width, bitmap.height);
       const [width, height] = [bitmap.width * scale, bitmap.height * scale];
       context.drawImage(bitmap, (SIDE - width) / 2, (SIDE - height) / 2, width, height);
@@ -91,20 +90,20 @@ export class Paper {
     for (const points of this.sheet.strokes) {
       context.beginPath();
       context.moveTo(...points[0]);
-      // From the middle of one piece to the middle of the next, in a curve: a hand has no corners where a mouse has some.
+      // Curves from the middle of one segment to the middle of the next smooth the corners of a mouse's path.
       for (let index = 1; index < points.length - 1; index += 1) {
         const [x, y] = points[index];
         const [nextX, nextY] = points[index + 1];
         context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
       }
       const [x, y] = points.at(-1);
-      context.lineTo(x + 0.01, y); // a line without any length, a dot, would not be drawn
+      context.lineTo(x + 0.01, y); // a line of length zero would not be drawn
       context.stroke();
     }
   }
 
   begin(point) {
-    // On a picture nobody draws: a stroke begins a new sheet.
+    // A stroke on a picture begins a new, empty sheet.
     this.stroke = [point];
     this.sheets.push({ strokes: [...(this.sheet.picture ? [] : this.sheet.strokes), this.stroke] });
     this.done(false);
@@ -125,7 +124,7 @@ export class Paper {
 
   move(event) {
     if (event.pointerId !== this.pointer || !this.stroke) return;
-    // All the places since the last event, of which a browser shows one a frame.
+    // Browsers fire one event per frame; the coalesced events hold the positions in between.
     const events = event.getCoalescedEvents?.() ?? [];
     for (const each of events.length ? events : [event]) this.stroke.push(this.place(each));
     this.done(false);
@@ -134,7 +133,7 @@ export class Paper {
   up(event) {
     if (event.pointerId !== this.pointer) return;
     this.pointer = undefined;
-    if (!this.stroke) return; // it was cleared meanwhile
+    if (!this.stroke) return; // cleared during the stroke
     this.stroke = null;
     this.done(true);
   }

@@ -1,15 +1,15 @@
-// The page: what is drawn is asked about, and what is answered is shown.
+// The page: sends the drawing and shows the answer.
 
 import { Asker } from "./ask.js";
 import { Paper } from "./draw.js";
 import * as show from "./show.js";
 
-const LOOK = 10_000; // milliseconds between two looks at which model is in service
-const UNREACHABLE = "The service does not answer. Your drawing stays, and is asked about again.";
+const POLL = 10_000; // milliseconds between two requests for the model in service
+const UNREACHABLE = "The service does not answer. Your drawing is kept and sent again.";
 
 let route = "explain";
 let version = null;
-let last = null; // the answer that is shown
+let last = null; // the answer on the page
 
 const paper = new Paper(document.getElementById("paper"), (isFinal) => {
   document.body.classList.toggle("drawn", !paper.isEmpty);
@@ -36,10 +36,10 @@ async function send(picture, signal) {
   const response = await fetch(route, { method: "POST", body, signal });
   const found = await response.json();
   if (response.status === 501 && route === "explain") {
-    route = "predict/files"; // this model has no maps to show, but answers
+    route = "predict/files"; // this model has no feature maps
     return send(picture, signal);
   }
-  if (response.headers.get("X-Model-Version") !== version) look();
+  if (response.headers.get("X-Model-Version") !== version) poll();
   return { status: response.status, found, retry: 1000 * (response.headers.get("Retry-After") ?? 1) };
 }
 
@@ -51,16 +51,21 @@ function answered({ status, found }, isSettled) {
     show.trouble("");
     show.answer(last, isSettled);
   } else if (status === 503) {
-    show.trouble(`The service is busy, and is asked again: ${found.error}`);
+    show.trouble(`The service is busy; retrying: ${found.error}`);
   } else {
     show.trouble(found.error);
+    if (status < 500) {
+      last = null;
+      show.empty("No answer for this picture.");
+      show.stale(false);
+    }
   }
 }
 
-// Who answers; also how the page notices, with nothing drawn, that nobody does.
-async function look() {
+// Show the model in service; with an empty paper, this also detects an unreachable service.
+async function poll() {
   try {
-    const about = await (await fetch("model", { signal: AbortSignal.timeout(LOOK / 2) })).json();
+    const about = await (await fetch("model", { signal: AbortSignal.timeout(POLL / 2) })).json();
     if (about.version !== version) route = "explain";
     version = about.version;
     show.model(about);
@@ -76,14 +81,18 @@ async function look() {
 
 function open(files) {
   const [file] = files;
-  if (file) paper.open(file);
+  if (!file) return;
+  createImageBitmap(file).then(
+    (bitmap) => paper.open(file, bitmap),
+    () => show.trouble(`${file.name} is not a picture that can be read; expected a PNG, JPEG, WebP or BMP file.`),
+  );
 }
 
 document.getElementById("undo").addEventListener("click", () => paper.undo());
 document.getElementById("clear").addEventListener("click", () => paper.clear());
 document.getElementById("file").addEventListener("change", (event) => {
   open(event.target.files);
-  event.target.value = ""; // so that the same file can be opened again
+  event.target.value = ""; // allows opening the same file again
 });
 document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z") {
@@ -103,7 +112,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   paper.paint();
   if (last) show.answer(last, false);
 });
-setInterval(() => document.hidden || look(), LOOK);
+setInterval(() => document.hidden || poll(), POLL);
 
 show.empty();
-look();
+poll();

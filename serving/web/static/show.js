@@ -1,16 +1,16 @@
-// What is seen: the answer, the 28x28 image, the saliency and the feature maps.
+// Display of the answer, the 28x28 image, the saliency and the feature maps.
 
 const SIDE = 28;
 const CELL = 56; // pixels of a feature map on its canvas
 const GAP = 4;
-// Log-odds at which a pixel has the full colour, at least: weaker ones must not look strong where nothing else is.
+// Minimum log-odds of full colour, so that weak pixels do not look strong when all are weak.
 const LEAST = 1;
 
 const wide = matchMedia("(min-width: 40rem)");
 
 const byId = (id) => document.getElementById(id);
 
-// Text is changed only where it differs: a screen reader would read it again.
+// Change text only if it differs, because screen readers read every change.
 function write(id, text) {
   if (byId(id).textContent !== text) byId(id).textContent = text;
 }
@@ -34,7 +34,7 @@ export function stale(is) {
   document.body.classList.toggle("stale", is);
 }
 
-// Whether the answer to what is drawn is still to come.
+// Mark whether the answer to the current drawing is outstanding.
 export function busy(is) {
   byId("answer").setAttribute("aria-busy", is);
 }
@@ -42,21 +42,22 @@ export function busy(is) {
 export function model(about) {
   if (!about.ready) return write("model", `No model is in service: ${about.problem}`);
   const accuracy = percentage(about.test_accuracy, 2);
-  const tenth = about.data === "full" ? "" : ", trained on a tenth of MNIST";
-  return write("model", `Model “${about.recipe}”, version ${about.version}: reads ${accuracy} of the test digits${tenth}`);
+  const tenth = about.data === "tenth" ? ", trained on a tenth of MNIST" : "";
+  return write("model", `Model “${about.recipe}”, version ${about.version}: recognises ${accuracy} of the test digits${tenth}`);
 }
 
-export function empty() {
+// Remove the answer; `text` takes its place.
+export function empty(text = "Nothing is drawn yet.") {
   document.body.classList.remove("unsure");
   write("digit", "–");
-  write("confidence", "Nothing is drawn yet.");
+  write("confidence", text);
   write("spoken", "");
   shares(Array(10).fill(0), -1);
   for (const id of ["seen", "saliency"]) byId(id).getContext("2d").clearRect(0, 0, SIDE, SIDE);
-  byId("maps").replaceChildren(paragraph("Each picture will be what one filter finds in your digit."));
+  byId("maps").replaceChildren(paragraph("Each feature map shows where one filter responds to your digit."));
 }
 
-// Show an answer of /explain, or of /predict/files, which has no maps; it is read aloud when the pen is up.
+// Show an answer of /explain, or of /predict/files without maps; screen readers read it when it is settled.
 export function answer(found, isSettled) {
   const sure = found.sure ?? found.confidence >= 0.9;
   const percent = percentage(found.confidence, 1);
@@ -119,7 +120,7 @@ function maps(layer, layers, { low, high }) {
   }
 }
 
-// The canvas of a layer; the figures are made when the first answer comes, or another model has other layers.
+// Return the canvas of a layer; figures are created with the first answer and when a model has other layers.
 function place(layer, layers, aspect) {
   const id = (each) => `layer-${each.name}-${each.shape.join("x")}`;
   if (!byId(id(layer))) {
@@ -133,7 +134,7 @@ function place(layer, layers, aspect) {
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `${channels} feature maps of ${name.toLowerCase()}`);
     caption.textContent = `${name}: ${channels} feature maps of ${height}\u00a0×\u00a0${width}`;
-    figure.style.flexGrow = aspect; // so that all maps are of one size, side by side
+    figure.style.flexGrow = aspect; // gives all maps the same size, side by side
     figure.append(canvas, caption);
     byId("maps").replaceChildren(...kept, figure);
   }
@@ -146,7 +147,7 @@ function paint(canvas, width, height, values, colour) {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
-// The colours of the page as it is now, light or dark: each three numbers.
+// Return the current colours of the page, light or dark, each as three numbers.
 function palette() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(`--${name}`).match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16));
@@ -157,7 +158,7 @@ function mix(one, other, share) {
   return one.map((value, index) => value + (other[index] - value) * share);
 }
 
-// Never rounded to a certainty that the model has not.
+// Never round up to 100 %: the model is not certain.
 function percentage(share, digits) {
   const smallest = 10 ** -digits;
   if (share > 0 && 100 * share < smallest) return "0 %";

@@ -20,14 +20,14 @@ def with_pixel(value: Any) -> list[list[Any]]:
     return image
 
 
-def test_json_gives_the_images_that_were_sent(test_digits: tuple[np.ndarray, np.ndarray]) -> None:
+def test_json_round_trip_preserves_images(test_digits: tuple[np.ndarray, np.ndarray]) -> None:
     sent = test_digits[0][:7]
     decoded = from_json(body(sent.tolist()), 7)
     assert decoded.dtype == np.uint8
     assert np.array_equal(decoded, sent)
 
 
-def test_raw_gives_the_images_that_were_sent(test_digits: tuple[np.ndarray, np.ndarray]) -> None:
+def test_raw_round_trip_preserves_images(test_digits: tuple[np.ndarray, np.ndarray]) -> None:
     sent = test_digits[0][:7]
     decoded = from_raw(sent.tobytes(), 7)
     assert decoded.dtype == np.uint8
@@ -46,23 +46,23 @@ def test_raw_gives_the_images_that_were_sent(test_digits: tuple[np.ndarray, np.n
         b"[" * 5000 + b"]" * 5000,
     ],
 )
-def test_what_is_not_json_is_malformed(content: bytes) -> None:
+def test_invalid_json_returns_400(content: bytes) -> None:
     with pytest.raises(RequestError, match=r"^the body is not JSON ") as refused:
         from_json(content, 10)
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (b"null", "not an object with the one field images"),
-        (b"[]", "not an object with the one field images"),
-        (b"{}", "not an object with the one field images"),
-        (b'{"image": []}', "not an object with the one field images"),
-        (b'{"images": [], "more": 1}', "not an object with the one field images"),
+        (b"null", "not an object with the single field images"),
+        (b"[]", "not an object with the single field images"),
+        (b"{}", "not an object with the single field images"),
+        (b'{"image": []}', "not an object with the single field images"),
+        (b'{"images": [], "more": 1}', "not an object with the single field images"),
         (body([[0] * 28] * 27), r"images\[0\]\[0\] is 0, not a row"),
         (body(IMAGE[0]), r"images\[0\] is 0, not 28 rows"),
-        (body(IMAGE), "a single image must be in a list, too"),
+        (body(IMAGE), "images is a single image, not a list; put it into a list"),
         (body([[IMAGE]]), r"images\[0\] is a list of 1, not 28 rows"),
         (body(28), "images is 28, not a list"),
         (body([28]), r"images\[0\] is 28, not 28 rows"),
@@ -92,31 +92,31 @@ def test_what_is_not_json_is_malformed(content: bytes) -> None:
         (body([with_pixel(1)]).replace(b"1", b"1e2"), r"is 100.0, not"),
     ],
 )
-def test_another_shape_or_value_is_refused(content: bytes, said: str) -> None:
-    with pytest.raises(RequestError, match=said) as refused:
+def test_wrong_shape_or_value_returns_422(content: bytes, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as refused:
         from_json(content, 100)
     assert refused.value.status == 422
     assert "expected" in refused.value.sentence
     assert refused.value.sentence.endswith(".")
 
 
-def test_a_number_beyond_doubles_is_refused() -> None:
+def test_number_beyond_double_range_is_refused() -> None:
     with pytest.raises(RequestError) as refused:
         from_json(body([with_pixel(1)]).replace(b"1", b"1e400"), 10)
     assert refused.value.status in (400, 422)
 
 
 @pytest.mark.parametrize("size", [0, 1, 783, 785, 784 * 2 + 1])
-def test_a_broken_number_of_raw_bytes_is_refused(size: int) -> None:
+def test_raw_size_must_be_a_multiple_of_784(size: int) -> None:
     with pytest.raises(RequestError, match=rf"^{size} bytes are not a whole number of images") as refused:
         from_raw(bytes(size), 10)
     assert refused.value.status == 422
 
 
-def test_the_limit_itself_is_taken_and_one_more_is_not() -> None:
+def test_image_limit_is_inclusive() -> None:
     assert len(from_json(body([IMAGE] * 3), 3)) == 3
     assert len(from_raw(bytes(784 * 3), 3)) == 3
-    for refuse in (lambda: from_json(body([IMAGE] * 4), 3), lambda: from_raw(bytes(784 * 4), 3)):
+    for decode, content in ((from_json, body([IMAGE] * 4)), (from_raw, bytes(784 * 4))):
         with pytest.raises(RequestError, match=r"^4 images are too many: at most 3") as refused:
-            refuse()
+            decode(content, 3)
         assert refused.value.status == 413

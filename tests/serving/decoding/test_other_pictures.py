@@ -1,4 +1,4 @@
-"""What is not MNIST's: digits in several fonts and strokes, two digits in one, photographs, pages of text."""
+"""Inputs unlike MNIST: printed digits in several fonts, overlapping digits, photographs, pages of text."""
 
 import io
 from pathlib import Path
@@ -13,9 +13,9 @@ from tests.serving.conftest import Service
 from tests.serving.decoding.test_pictures import encoded
 
 Digits = tuple[np.ndarray, np.ndarray]
-FOLDER = Path(mpl.get_data_path())  # has a photograph and fonts
+FOLDER = Path(mpl.get_data_path())  # contains a photograph and fonts
 
-# Fonts that come with matplotlib, so that the set is the same on every machine.
+# Fonts bundled with matplotlib, so that the set is the same on every machine.
 FONTS = (
     "DejaVuSans",
     "DejaVuSans-Oblique",
@@ -25,13 +25,13 @@ FONTS = (
     "STIXGeneral",
     "cmss10",
 )
-STROKES = (0, 0.02, 0.05)  # added to each side of a line, as shares of the digit's height
+STROKES = (0, 0.02, 0.05)  # widening of each side of a line, as a share of the digit's height
 SIZES = (50, 80, 150, 300, 600, 2000)
 REQUIRED = 0.95
 
 
 def page(digit: int, font: str, stroke: float, random: np.random.Generator) -> Image.Image:
-    """One digit on a page: dark or light, off-centre, of many sizes, the ground not quite even."""
+    """Draw one digit on a page: dark or light, off-centre, in several sizes, on a noisy background."""
     size = int(random.choice(SIZES))
     file = FOLDER / "fonts" / "ttf" / f"{font}.ttf"
     height = size * random.uniform(0.35, 0.75)
@@ -41,8 +41,8 @@ def page(digit: int, font: str, stroke: float, random: np.random.Generator) -> I
     x, y = (random.uniform(0.05, 0.95) * max(size - extent, 0) for extent in (right - left, bottom - top))
     picture = Image.new("L", (size, size), 0)
     ImageDraw.Draw(picture).text((x - left, y - top), str(digit), fill=255, font=drawn, stroke_width=width)
-    ground, ink = random.integers(0, 40), random.integers(190, 256)
-    shade = ground + np.asarray(picture, np.float32) * ((ink - ground) / 255)
+    background, ink = random.integers(0, 40), random.integers(190, 256)
+    shade = background + np.asarray(picture, np.float32) * ((ink - background) / 255)
     shade += random.normal(0, 4, shade.shape).astype(np.float32)
     if random.random() < 0.5:
         shade = 255 - shade
@@ -58,7 +58,7 @@ def as_file(picture: Image.Image, random: np.random.Generator) -> bytes:
     return content.getvalue()
 
 
-def test_printed_digits_are_read(service: Service) -> None:
+def test_printed_digits_are_recognised(service: Service) -> None:
     cases = [(digit, font, stroke) for font in FONTS for stroke in STROKES for digit in range(10)]
     missed: list[str] = []
     for number, (digit, font, stroke) in enumerate(cases):
@@ -66,15 +66,15 @@ def test_printed_digits_are_read(service: Service) -> None:
         picture = page(digit, font, stroke, random)
         answer = service.client.post("/predict/files", files={"files": as_file(picture, random)}).json()
         if answer[0]["digit"] != digit:
-            read = f"read as {answer[0]['digit']}, {answer[0]['confidence']:.1%}"
-            missed.append(f"case {number}: {digit} in {font}, stroke {stroke}, {picture.width} px, {read}")
+            predicted = f"predicted {answer[0]['digit']}, {answer[0]['confidence']:.1%}"
+            missed.append(f"case {number}: {digit} in {font}, stroke {stroke}, {picture.width} px, {predicted}")
     right = 1 - len(missed) / len(cases)
-    told = "\n".join([f"{right:.1%} of {len(cases)} printed digits are read right; missed:", *missed])
-    print(told)
-    assert right >= REQUIRED, told
+    report = "\n".join([f"{right:.1%} of {len(cases)} printed digits are recognised; errors:", *missed])
+    print(report)
+    assert right >= REQUIRED, report
 
 
-def test_it_is_sure_of_nearly_all_digits_and_right_where_it_is(model_file: Path, test_digits: Digits) -> None:
+def test_sure_answers_are_frequent_and_accurate(model_file: Path, test_digits: Digits) -> None:
     model, (images, labels) = Model.load(model_file), test_digits
     probabilities = model.predict(images)
     sure = np.array([is_sure(image, row.max()) for image, row in zip(images, probabilities, strict=True)])
@@ -82,7 +82,7 @@ def test_it_is_sure_of_nearly_all_digits_and_right_where_it_is(model_file: Path,
     assert (probabilities.argmax(1) == labels)[sure].mean() > 0.99
 
 
-def test_it_is_sure_less_often_of_two_digits_in_one(service: Service, test_digits: Digits) -> None:
+def test_overlapping_digits_lower_the_share_of_sure_answers(service: Service, test_digits: Digits) -> None:
     both = [np.maximum(test_digits[0][index], test_digits[0][index + 1]) for index in range(0, 60, 2)]
     answers = [
         service.client.post("/explain", json={"images": [image.tolist()]}).raise_for_status().json() for image in both
@@ -92,7 +92,7 @@ def test_it_is_sure_less_often_of_two_digits_in_one(service: Service, test_digit
 
 
 def text_page(lines: int, height: int = 1200) -> Image.Image:
-    """A page of so many lines of text, in A4's proportions."""
+    """Draw a page of `lines` lines of text, in A4's proportions."""
     text = (
         "the quick brown fox jumps over the lazy dog and reads a page of text that shows no digit at all to anyone "
         * 40
@@ -107,7 +107,7 @@ def text_page(lines: int, height: int = 1200) -> Image.Image:
     return page
 
 
-def test_it_is_not_sure_of_photographs_and_pages_of_text(service: Service) -> None:
+def test_photographs_and_text_are_never_sure(service: Service) -> None:
     with Image.open(FOLDER / "sample_data" / "grace_hopper.jpg") as photograph:
         others = [photograph.crop(box) for box in ((0, 0, 512, 600), (0, 0, 200, 200), (100, 100, 400, 400))]
     others += [text_page(lines) for lines in (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60)]

@@ -30,7 +30,8 @@ def decode(content: bytes) -> np.ndarray:
     images = from_pictures([content], PIXELS)
     assert images.dtype == np.uint8
     assert images.shape == (1, 28, 28)
-    return images[0]
+    image: np.ndarray = images[0]
+    return image
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -40,20 +41,20 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
 @pytest.mark.parametrize("inverted", [False, True])
-def test_a_digit_of_mnist_comes_out_as_it_was(test_digits: Digits, kind: str, inverted: bool) -> None:
+def test_mnist_digit_is_unchanged(test_digits: Digits, kind: str, inverted: bool) -> None:
     for digit in test_digits[0][:50]:
         picture = 255 - digit if inverted else digit
         assert np.array_equal(decode(encoded(picture, kind)), digit)
 
 
-def test_a_digit_that_is_off_centre_is_centred(test_digits: Digits) -> None:
+def test_off_centre_digit_is_centred(test_digits: Digits) -> None:
     for digit in test_digits[0][:50]:
         page = np.pad(digit, ((0, 40), (25, 3)))
         assert difference(decode(encoded(page)), digit) < 0.02
 
 
 def as_modes(digit: np.ndarray) -> dict[str, Image.Image]:
-    """One digit as pictures of every mode, kind and colouring that people upload."""
+    """One digit as a picture in each colour mode and colouring that people upload."""
     large = enlarged(digit)
     ink, paper = Image.fromarray(large), Image.fromarray(255 - large)
     clear = Image.new("L", ink.size, 0)
@@ -76,7 +77,7 @@ def as_modes(digit: np.ndarray) -> dict[str, Image.Image]:
 
 
 @pytest.mark.parametrize("mode", list(as_modes(np.zeros((28, 28), np.uint8))))
-def test_every_mode_gives_the_digit(model_file: Path, test_digits: Digits, mode: str) -> None:
+def test_every_picture_mode_keeps_the_prediction(model_file: Path, test_digits: Digits, mode: str) -> None:
     model = Model.load(model_file)
     images = test_digits[0][:100]
     decoded = np.concatenate([decode(encoded(as_modes(digit)[mode]))[None] for digit in images])
@@ -85,7 +86,7 @@ def test_every_mode_gives_the_digit(model_file: Path, test_digits: Digits, mode:
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 60}), ("WEBP", {}), ("WEBP", {"lossless": True})])
-def test_other_formats_give_the_digit(
+def test_lossy_formats_keep_the_prediction(
     model_file: Path, test_digits: Digits, kind: str, options: dict[str, object]
 ) -> None:
     model = Model.load(model_file)
@@ -95,7 +96,7 @@ def test_other_formats_give_the_digit(
     assert same.mean() >= 0.93
 
 
-def test_noisy_paper_gives_the_digit(model_file: Path, test_digits: Digits) -> None:
+def test_noisy_paper_keeps_the_prediction(model_file: Path, test_digits: Digits) -> None:
     model = Model.load(model_file)
     random = np.random.default_rng(0)
     images = test_digits[0][:100]
@@ -109,15 +110,15 @@ def test_noisy_paper_gives_the_digit(model_file: Path, test_digits: Digits) -> N
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_photograph_taken_sideways_is_turned_upright(test_digits: Digits, kind: str) -> None:
+def test_exif_rotation_is_applied(test_digits: Digits, kind: str) -> None:
     large = Image.fromarray(enlarged(test_digits[0][0]))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show it rotated clockwise by a quarter
+    exif[0x0112] = 6  # orientation: rotate clockwise by 90 degrees for display
     sideways = encoded(large.rotate(90), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     assert difference(decode(sideways), decode(encoded(large))) < 0.15
 
 
-def test_proportions_are_kept_and_the_longer_side_is_twenty_pixels() -> None:
+def test_digit_is_scaled_to_20_pixels_with_proportions_kept() -> None:
     picture = np.zeros((300, 500), np.uint8)
     picture[50:250, 100:150] = 255
     decoded = decode(encoded(picture))
@@ -127,14 +128,14 @@ def test_proportions_are_kept_and_the_longer_side_is_twenty_pixels() -> None:
     assert decoded.max() == 255
 
 
-def test_an_even_picture_is_blank() -> None:
+def test_uniform_picture_is_blank() -> None:
     for picture in (np.zeros((28, 28), np.uint8), np.full((300, 200), 255, np.uint8)):
         with pytest.raises(RequestError, match="picture 1 of 1 is blank") as refused:
             decode(encoded(picture))
         assert refused.value.status == 422
 
 
-def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(test_digits: Digits) -> None:
+def test_oversized_picture_is_refused_before_decoding(test_digits: Digits) -> None:
     bomb = bytearray(encoded(test_digits[0][0]))
     bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # PNG's header, width and height
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
@@ -143,9 +144,7 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(test_dig
     assert refused.value.status == 413
 
 
-def test_the_pixels_of_all_pictures_count_and_none_is_decoded_when_they_are_too_many(
-    test_digits: Digits, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixel_limit_covers_all_pictures_of_a_request(test_digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [encoded(digit) for digit in test_digits[0][:3]]
     assert len(from_pictures(files, 3 * 784)) == 3
     decoded = list[str]()
@@ -159,14 +158,14 @@ def test_the_pixels_of_all_pictures_count_and_none_is_decoded_when_they_are_too_
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PPM", "ICO"])
-def test_other_picture_formats_are_refused(test_digits: Digits, kind: str) -> None:
+def test_unsupported_picture_formats_are_refused(test_digits: Digits, kind: str) -> None:
     with pytest.raises(RequestError, match="expected a PNG, JPEG, WebP or BMP file") as refused:
         decode(encoded(test_digits[0][0], kind))
     assert refused.value.status == 415
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
-def test_a_damaged_picture_is_refused(test_digits: Digits, kind: str) -> None:
+def test_damaged_picture_is_refused(test_digits: Digits, kind: str) -> None:
     content = encoded(enlarged(test_digits[0][0]), kind)
     for damaged in (content[:20], content[: len(content) // 2], b"", b"a text file\n"):
         with pytest.raises(RequestError, match="is not a picture that can be read") as refused:

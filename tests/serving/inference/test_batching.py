@@ -21,7 +21,7 @@ def served(model_file: Path) -> Served:
 
 
 class Recorded(Metrics):
-    """Metrics that tell a test the number of images of each call as it is made."""
+    """Metrics that pass the number of images of each call to `observe`."""
 
     def __init__(self, observe: Callable[[int], object]) -> None:
         super().__init__()
@@ -44,9 +44,7 @@ def matches(answer: Answer, served: Served, images: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("seconds_per_image", [0.0, 1.0], ids=["on the loop", "in a thread"])
-def test_requests_that_wait_together_share_a_call(
-    served: Served, test_digits: Digits, seconds_per_image: float
-) -> None:
+def test_waiting_requests_share_a_call(served: Served, test_digits: Digits, seconds_per_image: float) -> None:
     served = replace(served, model=replace(served.model, seconds_per_image=seconds_per_image))
     images, calls = test_digits[0], list[int]()
     bodies = [images[0:1], images[1:4], images[4:5], images[5:15]]
@@ -61,7 +59,7 @@ def test_requests_that_wait_together_share_a_call(
     assert calls == [15]
 
 
-def test_a_lone_request_is_one_call(served: Served, test_digits: Digits) -> None:
+def test_sequential_requests_are_separate_calls(served: Served, test_digits: Digits) -> None:
     calls = list[int]()
 
     async def work() -> None:
@@ -74,15 +72,13 @@ def test_a_lone_request_is_one_call(served: Served, test_digits: Digits) -> None
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_only_who_is_alone_is_answered_before_the_event_loop_goes_on(
-    served: Served, test_digits: Digits, alone: bool
-) -> None:
+def test_single_request_bypasses_queue(served: Served, test_digits: Digits, alone: bool) -> None:
     async def work() -> None:
         batcher = Batcher(lambda: served, 100, Metrics(), lambda: alone)
         answer = batcher.submit(test_digits[0][:2])
         assert answer.done() is alone
         assert matches(await answer, served, test_digits[0][:2])
-        # One of more images than a call takes waits with whoever comes meanwhile.
+        # A request of more images than one call shares its last call with later requests.
         large = batcher.submit(test_digits[0][: IMAGES_PER_CALL + 1])
         assert not large.done()
         small = batcher.submit(test_digits[0][:1])
@@ -92,7 +88,7 @@ def test_only_who_is_alone_is_answered_before_the_event_loop_goes_on(
     run(work)
 
 
-def test_a_large_request_is_split_and_does_not_hold_up_a_small_one(served: Served, test_digits: Digits) -> None:
+def test_large_request_is_split_and_does_not_delay_a_small_one(served: Served, test_digits: Digits) -> None:
     images, calls, order = test_digits[0], list[int](), list[str]()
     large, small = images[: 3 * IMAGES_PER_CALL + 5], images[-2:]
 
@@ -110,7 +106,7 @@ def test_a_large_request_is_split_and_does_not_hold_up_a_small_one(served: Serve
     assert order == ["small", "large"]
 
 
-def test_a_full_queue_refuses_at_once_and_answers_what_it_took(served: Served, test_digits: Digits) -> None:
+def test_full_queue_refuses_new_requests_and_answers_accepted_ones(served: Served, test_digits: Digits) -> None:
     images = test_digits[0]
 
     async def work() -> None:
@@ -125,7 +121,7 @@ def test_a_full_queue_refuses_at_once_and_answers_what_it_took(served: Served, t
     run(work)
 
 
-def test_without_a_model_every_request_is_told(served: Served, test_digits: Digits) -> None:
+def test_requests_fail_without_a_model(served: Served, test_digits: Digits) -> None:
     current: list[Served | None] = [None]
 
     async def work() -> None:
@@ -139,16 +135,16 @@ def test_without_a_model_every_request_is_told(served: Served, test_digits: Digi
     run(work)
 
 
-def test_a_swap_happens_between_two_calls_and_never_inside_an_answer(served: Served, test_digits: Digits) -> None:
+def test_swap_never_mixes_models_within_an_answer(served: Served, test_digits: Digits) -> None:
     current = [served]
     newer = replace(served, version="2")
     large = test_digits[0][: 4 * IMAGES_PER_CALL]
 
     async def work() -> None:
-        def swap_after_the_first_call(_: int) -> None:
+        def swap_after_first_call(_: int) -> None:
             current[0] = newer
 
-        batcher = Batcher(lambda: current[0], 1000, Recorded(swap_after_the_first_call))
+        batcher = Batcher(lambda: current[0], 1000, Recorded(swap_after_first_call))
         before, after = batcher.submit(large), batcher.submit(large[:3])
         assert (await before).version == "1"
         assert (await after).version in ("1", "2")
@@ -158,7 +154,7 @@ def test_a_swap_happens_between_two_calls_and_never_inside_an_answer(served: Ser
     run(work)
 
 
-def test_requests_of_both_models_wait_side_by_side(served: Served, test_digits: Digits) -> None:
+def test_split_request_finishes_on_its_model_after_a_swap(served: Served, test_digits: Digits) -> None:
     current = [served]
     newer = replace(served, version="2")
     large = test_digits[0][: 3 * IMAGES_PER_CALL]
@@ -166,7 +162,7 @@ def test_requests_of_both_models_wait_side_by_side(served: Served, test_digits: 
     async def work() -> None:
         batcher = Batcher(lambda: current[0], 1000, Metrics())
         old = batcher.submit(large)
-        await asyncio.sleep(0)  # its first part is computed by version 1
+        await asyncio.sleep(0)  # version 1 computes its first part
         current[0] = newer
         new = batcher.submit(large)
         assert [(await answer).version for answer in (old, new)] == ["1", "2"]
@@ -174,14 +170,14 @@ def test_requests_of_both_models_wait_side_by_side(served: Served, test_digits: 
     run(work)
 
 
-def test_a_request_whose_client_left_is_not_computed(served: Served, test_digits: Digits) -> None:
+def test_cancelled_request_is_not_computed(served: Served, test_digits: Digits) -> None:
     calls = list[int]()
 
     async def work() -> None:
         batcher = Batcher(lambda: served, 10, Recorded(calls.append))
-        left, stays = batcher.submit(test_digits[0][:4]), batcher.submit(test_digits[0][4:7])
-        left.cancel()
-        await stays
+        cancelled, kept = batcher.submit(test_digits[0][:4]), batcher.submit(test_digits[0][4:7])
+        cancelled.cancel()
+        await kept
         assert batcher.waiting == 0
 
     run(work)
@@ -189,7 +185,7 @@ def test_a_request_whose_client_left_is_not_computed(served: Served, test_digits
 
 
 @pytest.mark.parametrize("seconds_per_image", [0.0, 1.0], ids=["on the loop", "in a thread"])
-def test_a_failing_call_fails_its_requests_and_no_later_one(
+def test_failed_call_does_not_affect_later_requests(
     served: Served, test_digits: Digits, seconds_per_image: float
 ) -> None:
     served = replace(served, model=replace(served.model, seconds_per_image=seconds_per_image))
@@ -203,7 +199,7 @@ def test_a_failing_call_fails_its_requests_and_no_later_one(
     run(work)
 
 
-def test_a_batch_that_cannot_be_put_together_fails_and_no_later_one(served: Served, test_digits: Digits) -> None:
+def test_mismatched_batch_does_not_affect_later_requests(served: Served, test_digits: Digits) -> None:
     async def work() -> None:
         batcher = Batcher(lambda: served, 100, Metrics())
         odd = [batcher.submit(test_digits[0][:1]), batcher.submit(np.zeros((1, 14, 14), np.uint8))]
@@ -217,7 +213,7 @@ def test_a_batch_that_cannot_be_put_together_fails_and_no_later_one(served: Serv
 
 @pytest.mark.parametrize("seconds_per_image", [0.0, 1.0], ids=["on the loop", "in a thread"])
 @pytest.mark.parametrize("step", ["_served", "_take", "called", "_hand_out"])
-def test_whatever_fails_once_the_queue_goes_on(
+def test_queue_survives_a_failure_in_any_step(
     served: Served, test_digits: Digits, monkeypatch: pytest.MonkeyPatch, step: str, seconds_per_image: float
 ) -> None:
     served = replace(served, model=replace(served.model, seconds_per_image=seconds_per_image))
@@ -226,11 +222,11 @@ def test_whatever_fails_once_the_queue_goes_on(
     async def work() -> None:
         batcher = Batcher(lambda: served, 1000, Metrics())
         owner = batcher._metrics if step == "called" else batcher
-        sound = getattr(owner, step)
+        original = getattr(owner, step)
 
         def fail_once(*arguments: object) -> object:
-            monkeypatch.setattr(owner, step, sound)
-            if step == "_take":  # not before it has begun to take
+            monkeypatch.setattr(owner, step, original)
+            if step == "_take":  # fail after it has taken a request
                 batcher._queue.popleft()
             raise RuntimeError("once")
 
@@ -242,7 +238,7 @@ def test_whatever_fails_once_the_queue_goes_on(
         assert batcher.waiting == 0
         assert matches(await batcher.submit(images[:2]), served, images[:2])
 
-        # In a failed batch is only who was taken: the small one came behind the first part of the large one.
+        # Only requests in the failed batch fail: the small one was queued behind the first part of the large one.
         if step in ("called", "_hand_out"):
             assert matches(await small, served, images[:3])
         else:
@@ -251,7 +247,7 @@ def test_whatever_fails_once_the_queue_goes_on(
     run(work)
 
 
-def test_a_thread_that_takes_no_work_any_more_fails_the_request(served: Served, test_digits: Digits) -> None:
+def test_request_fails_after_thread_shutdown(served: Served, test_digits: Digits) -> None:
     served = replace(served, model=replace(served.model, seconds_per_image=1.0))
 
     async def work() -> None:
@@ -264,36 +260,36 @@ def test_a_thread_that_takes_no_work_any_more_fails_the_request(served: Served, 
     run(work)
 
 
-def test_calls_waits_and_answers_are_counted(served: Served, test_digits: Digits) -> None:
+def test_calls_waiting_times_and_predictions_are_counted(served: Served, test_digits: Digits) -> None:
     images, metrics = test_digits[0], Metrics()
     large = IMAGES_PER_CALL + 20
     value = metrics.registry.get_sample_value
-    seen = list[float | None]()
+    queued = list[float | None]()
 
     async def work() -> None:
         batcher = Batcher(lambda: served, 1000, metrics)
         waiting = [batcher.submit(images[:large]), batcher.submit(images[large : large + 3])]
         metrics.write()
-        seen.append(value("digits_queue_images"))
+        queued.append(value("digits_queue_images"))
         await asyncio.gather(*waiting)
-        left = batcher.submit(images[:4])
-        left.cancel()
+        cancelled = batcher.submit(images[:4])
+        cancelled.cancel()
         await batcher.submit(images[:1])
         metrics.write()
 
     run(work)
-    assert seen == [large + 3]
+    assert queued == [large + 3]
     assert value("digits_queue_images") == 0
     assert value("digits_images_per_call_sum") == value("digits_confidence_count") == large + 4
     calls = value("digits_images_per_call_count")
     assert calls == value("digits_model_seconds_count") == 3
-    assert value("digits_queue_seconds_count") == 3  # requests, of which one took two calls
-    asked = np.concatenate([images[: large + 3], images[:1]])
-    found = np.bincount(served.model.predict(asked).argmax(1), minlength=10)
-    assert [value("digits_predicted_total", {"digit": str(digit)}) for digit in range(10)] == found.tolist()
+    assert value("digits_queue_seconds_count") == 3  # requests; one of them took two calls
+    computed = np.concatenate([images[: large + 3], images[:1]])
+    counts = np.bincount(served.model.predict(computed).argmax(1), minlength=10)
+    assert [value("digits_predicted_total", {"digit": str(digit)}) for digit in range(10)] == counts.tolist()
 
 
-def test_a_failing_call_leaves_nothing_waiting_in_the_metrics(served: Served, test_digits: Digits) -> None:
+def test_failed_call_resets_the_queue_metric(served: Served, test_digits: Digits) -> None:
     metrics = Metrics()
 
     async def work() -> None:

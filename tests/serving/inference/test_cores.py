@@ -15,7 +15,7 @@ AFFINITY = len(os.sched_getaffinity(0))
     ("workers", "threads", "started"),
     [("auto", 1, usable_cores()), ("auto", usable_cores(), 1), ("auto", 256, 1), ("3", 256, 3)],
 )
-def test_auto_starts_as_many_workers_as_have_cores_for_their_threads(workers: str, threads: int, started: int) -> None:
+def test_auto_starts_one_worker_per_group_of_cores(workers: str, threads: int, started: int) -> None:
     environment = {**os.environ, "SERVING_WORKERS": workers, "SERVING_THREADS": str(threads)}
     program = "from serving.service import Digits; print(Digits.config['workers'])"
     assert int(subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, env=environment)) == started
@@ -27,10 +27,12 @@ def write(root: Path, files: dict[str, str]) -> None:
         (root / name).write_text(content)
 
 
-def test_without_a_quota_affinity_decides(tmp_path: Path) -> None:
+def test_affinity_limits_cores_without_a_quota(tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == AFFINITY
     one = next(iter(os.sched_getaffinity(0)))
-    program = f"import os; os.sched_setaffinity(0, [{one}]); from serving.cores import *; print(usable_cores())"
+    program = (
+        f"import os; os.sched_setaffinity(0, [{one}]); from serving.inference.cores import *; print(usable_cores())"
+    )
     assert int(subprocess.check_output([sys.executable, "-c", program], cwd=ROOT)) == 1
 
 
@@ -49,6 +51,6 @@ def test_without_a_quota_affinity_decides(tmp_path: Path) -> None:
         ("3:memory:/\n", {"memory/cpu.cfs_quota_us": "100\n", "memory/cpu.cfs_period_us": "100\n"}, AFFINITY),
     ],
 )
-def test_a_quota_limits_to_whole_cores(tmp_path: Path, groups: str, files: dict[str, str], cores: int) -> None:
+def test_quota_is_rounded_down_to_whole_cores(tmp_path: Path, groups: str, files: dict[str, str], cores: int) -> None:
     write(tmp_path, {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}})
     assert usable_cores(tmp_path) == cores

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import httpx
-import matplotlib as mpl
 import numpy as np
 import onnx
 import onnxruntime
@@ -25,7 +25,6 @@ from tests.serving.decoding.test_pictures import encoded, enlarged
 
 Digits = tuple[np.ndarray, np.ndarray]
 JSON = {"content-type": "application/json"}
-FOLDER = Path(mpl.get_data_path())  # has a photograph and fonts
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +33,8 @@ def model(model_file: Path) -> Model:
 
 
 @pytest.fixture(scope="module")
-def whole(model_file: Path) -> onnxruntime.InferenceSession:
-    """The file as it was exported, with all outputs."""
+def unpruned(model_file: Path) -> onnxruntime.InferenceSession:
+    """The exported file with all outputs."""
     return onnxruntime.InferenceSession(model_file, providers=["CPUExecutionProvider"])
 
 
@@ -63,7 +62,7 @@ def explained(service: Service, image: np.ndarray) -> dict[str, Any]:
 
 
 def maps_of(answer: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The feature maps as a client reads them: float32 `[channels, height, width]` by layer."""
+    """Decode the feature maps as a client does: float32 `[channels, height, width]` by layer."""
     return {
         layer["name"]: np.frombuffer(base64.b64decode(layer["values"]), np.uint8).reshape(layer["shape"])
         * np.float32(layer["largest"] / 255)
@@ -71,7 +70,7 @@ def maps_of(answer: dict[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
-def test_an_image_comes_back_with_the_answer_of_predict(service: Service, test_digits: Digits) -> None:
+def test_explanation_agrees_with_predict(service: Service, test_digits: Digits) -> None:
     for image, label in zip(test_digits[0][:20], test_digits[1][:20], strict=True):
         answer = explained(service, image)
         (predicted,) = service.client.post("/predict", json={"images": [image.tolist()]}).json()
@@ -82,7 +81,7 @@ def test_an_image_comes_back_with_the_answer_of_predict(service: Service, test_d
         assert answer["digit"] == label or not answer["sure"]
 
 
-def test_a_picture_is_seen_as_predict_files_sees_it(service: Service, test_digits: Digits) -> None:
+def test_picture_is_prepared_as_in_predict_files(service: Service, test_digits: Digits) -> None:
     page = np.pad(255 - enlarged(test_digits[0][0]), ((0, 300), (200, 10)), constant_values=255)
     files = [("files", ("a.png", encoded(page)))]
     answer = service.client.post("/explain", files=files)
@@ -93,27 +92,28 @@ def test_a_picture_is_seen_as_predict_files_sees_it(service: Service, test_digit
     assert answer.json()["confidence"] == pytest.approx(predicted["confidence"], abs=1e-5)
 
 
-def test_feature_maps_are_those_of_the_whole_file(
-    service: Service, whole: onnxruntime.InferenceSession, test_digits: Digits
+def test_feature_maps_match_the_unpruned_file(
+    service: Service, unpruned: onnxruntime.InferenceSession, test_digits: Digits
 ) -> None:
     image = test_digits[0][3]
     found = maps_of(explained(service, image))
     names = ["conv1", "conv2"]
     assert list(found) == names
-    for name, expected in zip(names, whole.run(names, {"images": image[None]}), strict=True):
+    for name, output in zip(names, unpruned.run(names, {"images": image[None]}), strict=True):
+        expected = np.asarray(output)
         assert found[name].shape == expected[0].shape
         assert np.abs(found[name] - expected[0]).max() <= expected.max() / 255 * 0.51
         assert found[name].max() == pytest.approx(expected.max(), rel=1e-5)
 
 
-def test_an_explanation_is_small_enough_to_be_asked_for_live(service: Service, test_digits: Digits) -> None:
+def test_explanation_stays_below_100_kilobytes(service: Service, test_digits: Digits) -> None:
     for image in test_digits[0][:20]:
         answer = service.client.post("/explain", json={"images": [image.tolist()]})
         assert [layer["shape"] for layer in answer.json()["feature_maps"]] == [[32, 28, 28], [64, 14, 14]]
         assert len(answer.content) <= 100_000
 
 
-def test_saliency_is_the_mean_drop_over_the_squares_that_cover_a_pixel(model: Model, test_digits: Digits) -> None:
+def test_saliency_is_the_mean_drop_over_covering_squares(model: Model, test_digits: Digits) -> None:
     image = test_digits[0][2]
     probabilities, found = saliency(model.predict, image)
     digit = probabilities.argmax()
@@ -134,8 +134,8 @@ def test_saliency_is_the_mean_drop_over_the_squares_that_cover_a_pixel(model: Mo
     assert np.abs(found).max() > 0.1
 
 
-def test_what_is_salient_is_what_the_answer_stands_on(model: Model, test_digits: Digits) -> None:
-    """Without the quarter of the ink that speaks for it the most, an answer suffers more than without the least."""
+def test_removing_the_most_salient_ink_lowers_confidence_more(model: Model, test_digits: Digits) -> None:
+    """Removing the most salient quarter of the ink lowers the confidence more than removing the least salient one."""
     worse = 0
     for image in test_digits[0][:30]:
         probabilities, found = saliency(model.predict, image)
@@ -155,7 +155,7 @@ BLANK = [[0] * 28] * 28
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "said"),
+    ("request_", "status", "message"),
     [
         ({"json": {"images": [BLANK]}}, 422, "the image has no ink"),
         ({"json": {"images": []}}, 422, "images is empty"),
@@ -167,24 +167,24 @@ BLANK = [[0] * 28] * 28
         ({"files": {"picture": b"a text"}}, 422, "has a field picture"),
     ],
 )
-def test_a_bad_request_gets_its_status_and_one_sentence(
-    service: Service, request_: dict[str, Any], status: int, said: str
+def test_bad_request_gets_its_status_and_one_sentence(
+    service: Service, request_: dict[str, Any], status: int, message: str
 ) -> None:
     answer = service.client.post("/explain", **request_)
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
-    assert said in answer.json()["error"]
+    assert message in answer.json()["error"]
     assert answer.json()["error"].endswith(".")
 
 
-def test_more_pictures_than_one_are_refused(service: Service, test_digits: Digits) -> None:
+def test_several_pictures_are_refused(service: Service, test_digits: Digits) -> None:
     files = [("files", ("a.png", encoded(test_digits[0][0])))] * 2
     answer = service.client.post("/explain", files=files)
     assert answer.status_code == 422
     assert "2 images are too many" in answer.json()["error"]
 
 
-def test_a_model_without_feature_maps_predicts_and_says_why_it_cannot_explain(
+def test_model_without_feature_maps_predicts_and_explain_returns_501(
     start_service: Callable[..., Any], mapless: Path, test_digits: Digits
 ) -> None:
     body = {"images": test_digits[0][:1].tolist()}
@@ -197,14 +197,14 @@ def test_a_model_without_feature_maps_predicts_and_says_why_it_cannot_explain(
         assert 'digits_rejected_total{reason="no_feature_maps"} 1.0' in service.client.get("/metrics").text
 
 
-def test_without_a_model_there_is_no_explanation(start_service: Callable[..., Any]) -> None:
+def test_explain_returns_503_without_a_model(start_service: Callable[..., Any]) -> None:
     with start_service(SERVING_MODEL="/nowhere/model.onnx") as service:
         answer = service.client.post("/explain", json={"images": [[[255] * 28] * 28]})
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
 
 
-def test_overload_is_answered_at_once_and_predictions_go_on(service: Service, test_digits: Digits) -> None:
+def test_explain_overload_returns_503_and_predictions_continue(service: Service, test_digits: Digits) -> None:
     body = {"images": test_digits[0][:1].tolist()}
     with ThreadPoolExecutor(3 * QUEUE) as clients:
         asking = [clients.submit(service.client.post, "/explain", json=body) for _ in range(12 * QUEUE)]
@@ -219,26 +219,28 @@ def test_overload_is_answered_at_once_and_predictions_go_on(service: Service, te
     assert service.client.post("/explain", json=body).status_code == 200
 
 
-def test_maps_are_not_computed_for_predictions_nor_opened_before_they_are_asked_for(
-    model: Model, test_digits: Digits
-) -> None:
+def test_feature_map_session_opens_on_first_explanation(model: Model, test_digits: Digits) -> None:
     explainer = Explainer(lambda: served(model), 1)
-    assert explainer._opened is None
+
+    def session() -> onnxruntime.InferenceSession | None:
+        return explainer._opened[1] if explainer._opened else None
+
+    assert session() is None
     assert [node.name for node in model._session.get_outputs()] == ["probabilities"]
 
     async def explain() -> None:
         await explainer.submit(lambda: test_digits[0][:1])
 
     asyncio.run(explain())
-    first = explainer._opened
-    assert first
-    assert [node.name for node in first[1].get_outputs()] == ["conv1", "conv2"]
+    first = session()
+    assert first is not None
+    assert [node.name for node in first.get_outputs()] == ["conv1", "conv2"]
     asyncio.run(explain())
-    assert explainer._opened is first
+    assert session() is first
     explainer.close()
 
 
-def test_the_session_follows_the_model_in_service(model_file: Path, test_digits: Digits) -> None:
+def test_feature_map_session_follows_the_model_in_service(model_file: Path, test_digits: Digits) -> None:
     current = served(Model.load(model_file), "1")
     explainer = Explainer(lambda: current, 1)
 
@@ -253,7 +255,7 @@ def test_the_session_follows_the_model_in_service(model_file: Path, test_digits:
     explainer.close()
 
 
-def test_a_full_queue_and_a_missing_model_are_told_apart(model: Model, test_digits: Digits) -> None:
+def test_full_queue_and_missing_model_raise_different_errors(model: Model, test_digits: Digits) -> None:
     free = threading.Event()
     explainer = Explainer(lambda: served(model), 1)
     absent = Explainer(lambda: None, 1)
@@ -268,23 +270,24 @@ def test_a_full_queue_and_a_missing_model_are_told_apart(model: Model, test_digi
             explainer.submit(decode)
         free.set()
         await asyncio.gather(*asked)
-        await explainer.submit(decode)  # there is room again
+        await explainer.submit(decode)  # the queue has room again
         with pytest.raises(NoModelError):
             await absent.submit(decode)
         with pytest.raises(RequestError, match="2 images"):
             await explainer.submit(lambda: test_digits[0][:2])
-        await explainer.submit(decode)  # a refusal gives its room back, too
+        await explainer.submit(decode)  # a refused request leaves the queue, too
 
     asyncio.run(fill())
     explainer.close()
     absent.close()
 
 
-def test_maps_without_any_activation_are_zeros(model: Model) -> None:
-    class Silent:
-        def run(self, names: list[str], _inputs: object) -> list[np.ndarray]:
-            return [np.zeros((1, 2, 3, 3), np.float32) for _ in names]
+def test_feature_maps_without_activation_are_zero(model: Model) -> None:
+    def zeros(names: list[str], _inputs: object) -> list[np.ndarray]:
+        return [np.zeros((1, 2, 3, 3), np.float32) for _ in names]
 
-    for layer in feature_maps(Silent(), model, np.zeros((28, 28), np.uint8)):
+    session = create_autospec(onnxruntime.InferenceSession, instance=True)
+    session.run.side_effect = zeros
+    for layer in feature_maps(session, model, np.zeros((28, 28), np.uint8)):
         assert layer.largest == 0
         assert not layer.values.any()

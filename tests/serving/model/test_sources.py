@@ -12,15 +12,13 @@ from tests.processes import free_port, mlflow_server
 from tests.serving.registry import Registry
 
 
-def test_an_empty_registry_is_not_ready_and_says_why(registry: Registry, settings: Settings) -> None:
+def test_empty_registry_is_reported(registry: Registry, settings: Settings) -> None:
     store = Store(settings, Metrics())
     assert not store.refresh()
     assert store.problem == f"the registry at {registry.uri} has no digits@champion yet: train a model first."
 
 
-def test_a_registry_that_is_not_there_is_not_made(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_registry_is_not_created(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
     store = Store(settings, Metrics())
     assert not store.refresh()
@@ -28,7 +26,7 @@ def test_a_registry_that_is_not_there_is_not_made(
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_version_without_a_model_file_is_refused(
+def test_version_without_model_file_is_refused(
     registry: Registry, settings: Settings, model_file: Path, tmp_path: Path
 ) -> None:
     version = registry.register(model_file)
@@ -36,10 +34,10 @@ def test_a_version_without_a_model_file_is_refused(
         file.rename(file.with_name("other.onnx"))
     store = Store(settings, Metrics())
     assert not store.refresh()
-    assert store.problem == f"refused: version {version} of digits holds no file model.onnx."
+    assert store.problem == f"refused: version {version} of digits contains no file model.onnx."
 
 
-def test_only_the_model_in_service_stays_in_the_cache(
+def test_cache_keeps_only_the_model_in_service(
     registry: Registry, settings: Settings, model_file: Path, newer: Path
 ) -> None:
     store = Store(settings, Metrics())
@@ -50,7 +48,7 @@ def test_only_the_model_in_service_stays_in_the_cache(
     assert cached.read_bytes() == newer.read_bytes()
 
 
-def test_nothing_but_what_is_its_own_is_deleted(
+def test_cache_cleanup_deletes_only_its_own_folders(
     registry: Registry, settings: Settings, model_file: Path, newer: Path
 ) -> None:
     registry.register(model_file)
@@ -74,7 +72,7 @@ def test_nothing_but_what_is_its_own_is_deleted(
     assert not stale.exists()
 
 
-def test_a_damaged_cached_file_is_downloaded_again(
+def test_damaged_cached_file_is_downloaded_again(
     registry: Registry,
     settings: Settings,
     model_file: Path,
@@ -92,7 +90,7 @@ def test_a_damaged_cached_file_is_downloaded_again(
     assert len([record for record in caplog.records if "downloaded again" in record.message]) == 1
 
 
-def test_a_bad_version_in_the_cache_is_refused_after_one_more_download(
+def test_bad_cached_version_is_refused_after_one_more_download(
     registry: Registry, settings: Settings, broken: Path, tmp_path: Path
 ) -> None:
     registry.register(broken)
@@ -107,7 +105,7 @@ def test_a_bad_version_in_the_cache_is_refused_after_one_more_download(
     assert not list(settings.cache_dir.rglob("model.onnx"))
 
 
-def test_a_registry_made_anew_with_the_same_version_is_noticed(
+def test_recreated_registry_with_same_version_is_detected(
     registry: Registry, settings: Settings, model_file: Path, newer: Path, empty_database: Path, tmp_path: Path
 ) -> None:
     assert registry.register(model_file) == "1"
@@ -120,7 +118,7 @@ def test_a_registry_made_anew_with_the_same_version_is_noticed(
     assert store.describe()["recipe"] == "newer"
 
 
-def test_the_champion_of_a_server_is_downloaded_and_outlives_the_server(
+def test_champion_keeps_serving_after_mlflow_server_stops(
     model_file: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.monitoring.metrics import ENDPOINTS, REASONS, WRITE_SECONDS, Metrics
+from serving.monitoring.metrics import ENDPOINTS, REASONS, WRITE_SECONDS, Metrics, _observe_all
 from tests.processes import ROOT
 from tests.serving.asking import RAW, value
 from tests.serving.conftest import Service
@@ -21,20 +22,20 @@ Digits = tuple[np.ndarray, np.ndarray]
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
-    """All that is written, but when each series began."""
+    """All written samples except the creation times of the series."""
     return {
-        (sample.name, str(sample.labels)): pytest.approx(sample.value)
+        (sample.name, str(sample.labels)): sample.value
         for family in metrics.registry.collect()
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
 
 
-def test_many_values_written_at_once_are_counted_as_one_by_one() -> None:
+def test_batched_writes_equal_single_writes() -> None:
     generator = np.random.default_rng(0)
     probabilities = generator.dirichlet([0.05] * 10, 500).astype(np.float32)
     probabilities[0] = np.eye(10)[3]
-    probabilities[1] = [0.5] + [0.5 / 9] * 9  # on the edge of a bucket, to which it belongs
+    probabilities[1] = [0.5] + [0.5 / 9] * 9  # on the upper bound of a bucket, which includes it
     seconds = generator.exponential(0.01, 500)
     at_once, one_by_one = Metrics(), Metrics()
 
@@ -48,12 +49,12 @@ def test_many_values_written_at_once_are_counted_as_one_by_one() -> None:
             count(one_by_one, begin, begin + 5)
             one_by_one.write()
         at_once.write()
-        at_once.write()  # what is written is not written again
-        at_once._last_came = one_by_one._last_came
+        at_once.write()  # records are written only once
+        at_once._last_arrival = one_by_one._last_arrival
         at_once.write()
 
     asyncio.run(work())
-    assert samples(at_once) == samples(one_by_one)
+    assert samples(at_once) == pytest.approx(samples(one_by_one))
     assert at_once.registry.get_sample_value("digits_confidence_count") == 500
     assert at_once.registry.get_sample_value("digits_confidence_bucket", {"le": "+Inf"}) == 500
     assert at_once.registry.get_sample_value("digits_images_per_call_bucket", {"le": "4.0"}) == 0
@@ -63,7 +64,22 @@ def test_many_values_written_at_once_are_counted_as_one_by_one() -> None:
         assert at_once.registry.get_sample_value("digits_predicted_total", {"digit": str(digit)}) == digits[digit]
 
 
-def test_what_is_noted_is_written_soon_without_being_asked_for() -> None:
+def test_batched_observation_equals_prometheus_client() -> None:
+    registries = CollectorRegistry(), CollectorRegistry()
+    batched, single = (Histogram("seconds", "", buckets=(1, 2, 4), registry=registry) for registry in registries)
+    values = np.array([0.5, 1.0, 1.5, 4.0, 9.0])  # below, on and above the bounds
+    _observe_all(batched, values)
+    for one in values.tolist():
+        single.observe(one)
+    found, expected = (
+        [(sample.name, sample.labels, sample.value) for family in registry.collect() for sample in family.samples]
+        for registry in registries
+    )
+    assert found[:-1] == expected[:-1]  # the last sample is the time of creation
+    assert found[-1][0] == expected[-1][0] == "seconds_created"
+
+
+def test_records_are_written_within_the_interval() -> None:
     metrics = Metrics()
     in_progress = "bentoml_service_request_in_progress"
     labels = {"service_name": "", "service_version": "not available", "runner_name": "None", "endpoint": "/predict"}
@@ -80,15 +96,15 @@ def test_what_is_noted_is_written_soon_without_being_asked_for() -> None:
         await asyncio.sleep(2 * WRITE_SECONDS)
         assert shown(in_progress) == 0
         assert shown("bentoml_service_request_total", http_response_code="200") == 1
-        assert metrics._timer is None  # nobody is woken where nothing happens
+        assert metrics._timer is None  # no timer runs without records
 
     asyncio.run(work())
 
 
-def test_the_version_in_service_is_the_one_with_a_one() -> None:
+def test_model_info_is_1_for_the_version_in_service() -> None:
     metrics = Metrics()
     for version in ("1", "2"):
-        metrics.serves(version, "default")
+        metrics.set_model(version, "default")
     shown = metrics.registry.get_sample_value
     assert shown("digits_model_info", {"version": "1", "recipe": "default"}) == 0
     assert shown("digits_model_info", {"version": "2", "recipe": "default"}) == 1
@@ -107,7 +123,7 @@ async def work():
     metrics.write()
 
 asyncio.run(work())
-metrics.serves(sys.argv[1], "default")
+metrics.set_model(sys.argv[1], "default")
 sys.stdout.write(metrics.render().decode())
 sys.stdout.flush()
 sys.stdin.read()
@@ -115,7 +131,7 @@ os._exit(9)
 """
 
 
-def test_workers_add_up_and_a_killed_one_leaves_what_it_counted_alone(tmp_path: Path) -> None:
+def test_metrics_sum_over_workers_and_keep_counters_of_killed_ones(tmp_path: Path) -> None:
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
 
     def start(version: str) -> subprocess.Popen[str]:
@@ -131,7 +147,7 @@ def test_workers_add_up_and_a_killed_one_leaves_what_it_counted_alone(tmp_path: 
 
     first = start("1")
     assert first.stdout
-    os.read(first.stdout.fileno(), 1)  # by now it has counted
+    os.read(first.stdout.fileno(), 1)  # its metrics are written
     together = end(start("2"))
     assert together["digits_queue_images", ""] == 10
     assert together["digits_images_per_call_sum", ""] == 14
@@ -143,7 +159,7 @@ def test_workers_add_up_and_a_killed_one_leaves_what_it_counted_alone(tmp_path: 
     assert [version for name, version in alone if name == "digits_model_info"] == ["3"]
 
 
-def test_bentoml_s_names_and_labels_are_kept(service: Service, test_digits: Digits) -> None:
+def test_bentoml_names_and_labels_are_kept(service: Service, test_digits: Digits) -> None:
     labels = {
         "endpoint": "/predict/raw",
         "service_name": "digits",
@@ -194,7 +210,7 @@ def test_every_route_but_metrics_has_a_series(service: Service) -> None:
         ("POST", "/predict/raw", b"x", "application/octet-stream", "invalid"),
     ],
 )
-def test_a_refused_request_is_counted_by_its_reason(
+def test_refused_request_is_counted_by_reason(
     service: Service, method: str, path: str, content: bytes, content_type: str, reason: str
 ) -> None:
     before = {one: value(service, "digits_rejected_total", reason=one) for one in (*REASONS.values(), "no_model")}
@@ -203,7 +219,7 @@ def test_a_refused_request_is_counted_by_its_reason(
     assert after == {**before, reason: before[reason] + 1}
 
 
-def test_without_a_model_requests_are_counted_as_that(start_service: Callable[..., Any], tmp_path: Path) -> None:
+def test_requests_without_a_model_are_counted(start_service: Callable[..., Any], tmp_path: Path) -> None:
     with start_service(SERVING_MODEL=tmp_path / "none.onnx", SERVING_POLL_SECONDS=0.1) as service:
         service.client.post("/predict/raw", content=bytes(784), headers=RAW)
         assert value(service, "digits_rejected_total", reason="no_model") == 1
@@ -212,7 +228,7 @@ def test_without_a_model_requests_are_counted_as_that(start_service: Callable[..
         assert value(service, "digits_reloads_total", result="loaded") == 0
 
 
-def test_the_service_tells_digits_confidence_times_and_its_model(service: Service, test_digits: Digits) -> None:
+def test_predictions_confidence_and_times_are_exposed(service: Service, test_digits: Digits) -> None:
     names = ("digits_predicted_total", "digits_confidence_count", "digits_images_per_call_sum")
     times = ("digits_queue_seconds_count", "digits_model_seconds_count")
     before = {name: value(service, name) for name in (*names, *times)}
@@ -224,7 +240,7 @@ def test_the_service_tells_digits_confidence_times_and_its_model(service: Servic
     assert value(service, "digits_queue_images") == 0
 
 
-def test_metrics_are_in_prometheus_own_form(service: Service) -> None:
+def test_metrics_use_prometheus_text_format(service: Service) -> None:
     answer = service.client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert service.client.head("/metrics").status_code == 200
