@@ -16,6 +16,7 @@ import bentoml
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving import __version__
 from serving.contract import Images, Probabilities
 from serving.decoding import arrays as images
 from serving.decoding.pictures import from_form
@@ -25,9 +26,8 @@ from serving.inference.explain import QUEUE, Explainer
 from serving.model.store import Store
 from serving.monitoring.metrics import NO_MODEL, REASONS, Metrics
 from serving.settings import Settings
-from serving.web import connections
+from serving.web import connections, openapi
 from serving.web.bodies import Bodies
-from serving.web.openapi import complete
 from serving.web.traffic import REQUEST_ID
 
 # Larger bodies are decoded in a thread, so that /livez need not wait for them; 100 images as JSON take 2.5 ms.
@@ -74,6 +74,7 @@ class ShortPath:
         self._app = app
         self._settings = settings
         self._bodies = Bodies(settings.max_body_bytes, settings.client_seconds)
+        self._document = openapi.read(settings)
         self._decoding = ThreadPoolExecutor(max_workers=2, thread_name_prefix="decoding")
         self._routes: dict[str, Route] = {
             "/predict": (POST, self._predict, JSON),
@@ -143,15 +144,11 @@ class ShortPath:
             raise self._no_model() from None
 
     async def _model(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
-        return orjson.dumps(self._store.describe(), option=orjson.OPT_INDENT_2), self._version()
+        described = {**self._store.describe(), "service_version": __version__}
+        return orjson.dumps(described, option=orjson.OPT_INDENT_2), self._version()
 
     async def _docs(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
         return self._document, self._version()
-
-    @cached_property
-    def _document(self) -> bytes:
-        document = bentoml.get_current_service().bento_service.openapi_spec.asdict()
-        return orjson.dumps(complete(document, self._settings), option=orjson.OPT_NON_STR_KEYS)
 
     async def _render_metrics(self, _scope: Scope, _receive: Receive) -> tuple[bytes, str]:
         self._metrics.write()
