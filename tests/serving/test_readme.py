@@ -1,4 +1,4 @@
-"""The README's requests, pasted as they stand."""
+"""The requests in the README work as written."""
 
 import json
 import re
@@ -24,11 +24,11 @@ def run(command: str, service: Service, cwd: str) -> list[dict[str, float]]:
     return answers
 
 
-def test_raw_digits_out_of_the_bundled_file(service: Service) -> None:
+def test_raw_digits_of_the_bundled_file(service: Service) -> None:
     answers = run(commands()[0], service, str(ROOT))
-    told = re.search(r"they are (\d), (\d) and (\d)", README)
-    assert told
-    assert [answer["digit"] for answer in answers] == [int(digit) for digit in told.groups()]
+    expected = re.search(r"they are (\d), (\d) and (\d)", README)
+    assert expected
+    assert [answer["digit"] for answer in answers] == [int(digit) for digit in expected.groups()]
 
 
 def test_picture_file(service: Service, tmp_path, test_digits) -> None:
@@ -39,7 +39,7 @@ def test_picture_file(service: Service, tmp_path, test_digits) -> None:
     assert answer["digit"] == test_digits[1][0]
 
 
-def test_client_in_python(service: Service) -> None:
+def test_python_client(service: Service) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     code = block.replace("http://localhost:3000", service.url) + "print(len(answers))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
