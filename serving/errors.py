@@ -1,19 +1,19 @@
-"""Errors that a client gets as an answer."""
+"""Errors that become HTTP responses."""
 
 from __future__ import annotations
 
-# nginx's status for a client that disconnected before its answer; no client ever sees it.
+# nginx's status for a client that disconnected before its response; no client ever sees it.
 HUNG_UP = 499
 
 
 class RequestError(Exception):
-    """A request that is answered with an error.
+    """A request that gets an error response.
 
     Args:
-        status: the HTTP status.
-        sentence: what was wrong and what is expected.
-        headers: further headers of the answer.
-        reason: the label under which it is counted, if the status alone does not determine it.
+        status: HTTP status.
+        sentence: what is wrong and what is expected.
+        headers: additional response headers.
+        reason: label of the metric `digits_rejected_total`, if the status alone does not determine it.
     """
 
     def __init__(self, status: int, sentence: str, *headers: tuple[bytes, bytes], reason: str | None = None) -> None:

@@ -19,16 +19,14 @@ from serving.inference.explain import Explainer
 from serving.model.store import Store
 from serving.monitoring.metrics import Metrics
 from serving.settings import SettingsError, read_settings
-from serving.web import connections
-from serving.web.front import InFront
-from serving.web.pages import Pages
+from serving.web.connections import Connections, raise_file_limit
+from serving.web.middleware import InFront, Traffic
 from serving.web.routes import ShortPath
-from serving.web.traffic import Traffic
 
 try:
     SETTINGS = read_settings()
 except SettingsError as error:
-    # BentoML imports this module before it starts anything: a wrong setting ends there, with one sentence.
+    # BentoML imports this module first, so a wrong setting ends the process with one sentence before any start.
     sys.stderr.write(f"{error}\n")
     raise SystemExit(2) from None
 
@@ -36,7 +34,8 @@ WORKERS = max(1, usable_cores() // SETTINGS.threads) if SETTINGS.workers == "aut
 
 logger = logging.getLogger("bentoml.digits")
 
-connections.install(SETTINGS.client_seconds)
+CONNECTIONS = Connections(SETTINGS.client_seconds)
+CONNECTIONS.install()
 
 Row = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=28, max_length=28)]
 Image = Annotated[list[Row], Field(min_length=28, max_length=28)]
@@ -55,8 +54,8 @@ class Digit(BaseModel):
 @bentoml.service(
     name="digits",
     workers=WORKERS,
-    # BentoML's own counting, access log and tracing together cost a request more time than the model does. Traffic
-    # counts under the same names, and writes an access log that has the id of the request, which BentoML's has not.
+    # BentoML's metrics, access log and tracing take more time per request than the model. `Traffic` counts under the
+    # same names, and its access log includes the request id.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"sample_rate": 1.0} if SETTINGS.tracing else {"excluded_urls": ".*"},
@@ -64,32 +63,32 @@ class Digit(BaseModel):
 class Digits:
     """Reads handwritten digits: 28x28 images or pictures in, probabilities out.
 
-    BentoML's adaptive batching (`batchable=True`) is not used: after a burst its dispatcher makes lone requests
-    wait. `serving.batching` shares calls between clients without that; `SERVING_QUEUE_IMAGES` bounds it.
+    BentoML's adaptive batching (`batchable=True`) is not used: after a burst its dispatcher delays single requests.
+    `serving.inference.batching` batches without that delay; `SERVING_QUEUE_IMAGES` bounds its queue.
     """
 
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.store = Store(SETTINGS, self.metrics)
-        self.batcher = Batcher(lambda: self.store.current, SETTINGS.queue_images, self.metrics, connections.is_alone)
+        self.batcher = Batcher(lambda: self.store.current, SETTINGS.queue_images, self.metrics, CONNECTIONS.is_alone)
         self.explainer = Explainer(lambda: self.store.current, SETTINGS.threads)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     def start(self) -> None:
-        """Begin to load the model; the server answers meanwhile, and is not ready."""
-        connections.allow_as_many_as_possible()
-        # What is imported stays: the collector need not walk over it again while requests wait.
+        """Start loading the model in the background; until it is loaded, `/readyz` returns 503."""
+        raise_file_limit()
+        # Imported modules stay in memory: freezing them spares the collector from traversing them during requests.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        logger.info("started; the model comes from %s", SETTINGS.model or "the registry")
+        logger.info("Started; model source: %s", SETTINGS.model or "registry")
         if WORKERS * SETTINGS.threads > (cores := usable_cores()):
             logger.warning("%d workers of %d threads share %d cores", WORKERS, SETTINGS.threads, cores)
         self.store.start()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """Stop following the registry, and leave nothing uncounted to the other workers."""
+        """Stop following the registry, and write the metrics that the other workers show."""
         self.store.stop()
         self.batcher.close()
         self.explainer.close()
@@ -102,8 +101,8 @@ class Digits:
     async def predict(
         self, images: Annotated[list[Image], Field(min_length=1, max_length=SETTINGS.max_images)]
     ) -> list[Digit]:
-        """Say which digits the images show: each image is 28 rows of 28 integers, 0 = background, 255 = ink."""
-        # Requests over HTTP are answered by ShortPath: this describes them, and answers callers in Python.
+        """Read the digits on images. Each image is 28 rows of 28 integers, 0 = background, 255 = ink."""
+        # ShortPath answers requests over HTTP. This method declares the API to BentoML and serves calls in Python.
         pixels: Images = np.asarray(images, np.uint8)
         if pixels.shape[1:] != (28, 28):
             raise ValueError(f"images are {pixels.shape}, expected [n, 28, 28]")
@@ -114,12 +113,12 @@ class Digits:
         ]
 
 
-def wrap(application: ASGIApp) -> ASGIApp:
-    """What every request passes first."""
-    return Traffic(ShortPath(Pages(application), SETTINGS), SETTINGS.access_log)
+def build(application: ASGIApp) -> ASGIApp:
+    """Put the routes and middlewares of the service in front of an application; BentoML has made the service."""
+    parts: Digits = bentoml.get_current_service()
+    short_path = ShortPath(application, SETTINGS, parts)
+    return Traffic(short_path, parts.store, parts.metrics, SETTINGS.access_log)
 
 
-if SETTINGS.tracing:  # which is a middleware of BentoML's: only what stands behind it is traced
-    Digits.add_asgi_middleware(wrap)  # type: ignore[attr-defined]
-else:
-    Digits.add_asgi_middleware(InFront, wrap=wrap)  # type: ignore[attr-defined]
+# BentoML's tracing is a middleware, too: its spans include only the middlewares behind it.
+Digits.add_asgi_middleware(InFront, build=build, in_place=SETTINGS.tracing)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Every setting of the service: read from `SERVING_*` once, at the start, and refused there if wrong."""
+"""Settings of the service, read from `SERVING_*` variables and validated at startup."""
 
 from __future__ import annotations
 
@@ -15,86 +15,76 @@ MAX_WORKERS = 256
 
 
 class SettingsError(ValueError):
-    """A setting that is unknown or has a wrong value; the message is one sentence for whoever set it."""
+    """An unknown setting or an invalid value; the message is one sentence for the user."""
 
 
 class Settings(BaseSettings):
-    """What can be set; an empty environment variable counts as one that is not set."""
+    """Settings with their defaults; an empty environment variable counts as unset."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
     model: Path | None = Field(
-        default=None, description="Serve this ONNX file; when not set, the champion of the registry is served."
+        default=None, description="ONNX file to serve; if unset, the champion of the registry is served."
     )
     cache_dir: Path = Field(
         default=Path("var/serving"),
-        description="Folder that keeps downloaded models, so that a start without the registry can serve the last.",
+        description="Folder for downloaded models; a start without the registry serves the last one.",
     )
     poll_seconds: float = Field(
         default=10.0,
         ge=0.1,
         le=3600,
         allow_inf_nan=False,
-        description="Seconds between two looks at the registry; also the longest wait between retries.",
+        description="Seconds between two polls of the registry, and the longest wait between retries.",
     )
     registry_timeout_seconds: int = Field(
-        default=10, ge=1, le=600, description="Seconds that one request to the registry may take."
+        default=10, ge=1, le=600, description="Timeout of one request to the registry, in seconds."
     )
     threads: int = Field(
         default=1,
         ge=1,
         le=256,
-        description=(
-            "ONNX Runtime threads of each worker; fixed, because in a container it would use all cores of the host."
-        ),
+        description="ONNX Runtime threads per worker; fixed, because its default is the number of the host's cores.",
     )
     workers: int | Literal["auto"] = Field(
         default=1,
-        description=(
-            "Processes that serve; `auto`: as many as the cores that affinity and quota leave, by SERVING_THREADS each."
-        ),
+        description="Worker processes; `auto`: usable cores (CPU affinity and quota) divided by SERVING_THREADS.",
     )
-    max_images: int = Field(
-        default=1024, ge=1, le=65536, description="Images that one request may hold; more are answered with 413."
-    )
+    max_images: int = Field(default=1024, ge=1, le=65536, description="Images per request; more return 413.")
     max_body_bytes: int = Field(
         default=16 * 2**20,
         ge=1024,
         le=2**30,
-        description="Bytes that one request's body may have; more are answered with 413 and not kept.",
+        description="Bytes per request body; more return 413 and are discarded.",
     )
     max_picture_pixels: int = Field(
         default=25_000_000,
         ge=784,
         le=2**28,
-        description=(
-            "Pixels that the pictures of one request may have in sum; more are answered with 413 before decoding."
-        ),
+        description="Pixels of all pictures in a request; more return 413 before decoding.",
     )
     queue_images: int = Field(
         default=4096,
         ge=1,
         le=2**20,
-        description=(
-            "Images that may wait for the model of each worker; beyond that a request is answered with 503 at once."
-        ),
+        description="Images in the queue of each worker; a request that does not fit returns 503 immediately.",
     )
     client_seconds: float = Field(
         default=30.0,
         ge=0.1,
-        lt=60,  # after which BentoML answers 504
+        lt=60,  # BentoML's own timeout, with status 504
         allow_inf_nan=False,
         description=(
-            "Seconds that a client may take to send a request or to take its answer; then 408, or a closed connection."
+            "Seconds for a client to send a request or to read its response; then 408 or a closed connection."
         ),
     )
     access_log: bool = Field(
-        default=False, description="A line in the log for each request: method, path, status, milliseconds, request id."
+        default=False, description="Log a line per request: method, path, status, milliseconds, request id."
     )
     tracing: bool = Field(
         default=False,
         description=(
-            "OpenTelemetry spans, exported as BentoML's configuration says; log lines then name their request's trace."
+            "OpenTelemetry spans, exported as configured in BentoML; log lines then include the trace of their request."
         ),
     )
 
@@ -128,7 +118,7 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        # An error of the whole model has no field: the only rule of that kind is about the queue.
+        # Only the rule about the queue compares two settings; its error has no field.
         name = f"{PREFIX}{first['loc'][0]}".upper() if first["loc"] else f"{PREFIX}QUEUE_IMAGES"
         given = first["input"] if first["loc"] else os.environ.get(name, "too small")
         reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

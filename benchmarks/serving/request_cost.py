@@ -107,9 +107,10 @@ async def _measure_steps() -> dict[Body, dict[str, float]]:
     model = Model.load(SETTINGS.model)
     app: Any = cast(Any, Digits).to_asgi()
     async with _started(app):
-        while bentoml.get_current_service().store.current is None:
+        parts = bentoml.get_current_service()
+        while parts.store.current is None:
             await asyncio.sleep(0.01)
-        return {body: await _steps_of(body, model, app, ShortPath(app, SETTINGS)) for body in BODIES}
+        return {body: await _steps_of(body, model, app, ShortPath(app, SETTINGS, parts)) for body in BODIES}
 
 
 async def _steps_of(body: Body, model: Any, app: Any, short_path: Any) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """All metrics of the service. Each worker writes its own to files; `/metrics` returns the sum over all workers.
 
-Requests and model calls are recorded in memory and written in batches, four times a second. On one core (x86-64,
-prometheus_client 0.26, 2026-11-25), of about 150 µs that a request of one image takes in all (docs/performance-serving.md):
+Requests and model calls are recorded in memory and written in batches, four times a second. A request of one image
+takes about 150 µs in all (docs/performance-serving.md). Of these, on one core (x86-64, prometheus_client 0.26):
 
 - BentoML's own middleware takes 17 µs per request instead of 1.5 µs. It also creates a series for every path that a
   client requests; here all unknown paths share one.

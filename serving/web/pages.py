@@ -1,17 +1,22 @@
-"""The pages that the service has itself: files beside the code, sent as they are."""
+"""Static files of the drawing page: read once at startup, served with a content policy and an ETag.
+
+Starlette's `StaticFiles` derives the ETag from the modification time, reads the disk in a thread at every request, and
+would also serve the page under its file name.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope
+
+from serving.web.answers import Answer
 
 FOLDER = Path(__file__).parent / "static"
 TYPES = {".html": b"text/html; charset=utf-8", ".css": b"text/css", ".js": b"text/javascript", ".svg": b"image/svg+xml"}
-ALLOWED = b"GET, HEAD"
 
-# What a page of ours may do: load its own files, show pictures that it makes itself, and ask this service.
+# The page may load its own files, show images that it draws, and send requests to this service.
 POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -20,45 +25,27 @@ HEADERS = (
     (b"content-security-policy", POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    # A browser asks each time whether its copy is still right, which costs a few bytes: no stale page after an update.
+    # Browsers revalidate their copy at every load, so an update never leaves a stale page.
     (b"cache-control", b"no-cache"),
 )
 
 
-class Pages:
-    """A middleware that answers `/draw`, and the paths below it with the files that the page needs.
+class Page:
+    """One static file: `NAME.html` at `/NAME`, every other file at `/draw/FILE`."""
 
-    Behind `ShortPath`, which completes the headers and the form of errors. The files are read once, at the start; a
-    client can ask for none but those.
+    def __init__(self, file: Path) -> None:
+        self.path = f"/{file.stem}" if file.suffix == ".html" else f"/draw/{file.name}"
+        self._content = file.read_bytes()
+        self._type = TYPES[file.suffix]
+        self._tag = b'"%s"' % hashlib.sha256(self._content).hexdigest()[:16].encode()
 
-    Args:
-        app: the rest of the service.
-        folder: a page, `NAME.html`, is at `/NAME`, and every other file at `/draw/FILE`.
-    """
+    async def answer(self, scope: Scope, _receive: Receive) -> Answer:
+        """Return the file, or 304 if the client has this version of it."""
+        cached = any(name == b"if-none-match" and self._tag in value for name, value in scope["headers"])
+        headers = (b"etag", self._tag), *HEADERS
+        return Answer(b"" if cached else self._content, None, self._type, 304 if cached else 200, headers)
 
-    def __init__(self, app: ASGIApp, folder: Path = FOLDER) -> None:
-        self._app = app
-        self._files: dict[str, tuple[bytes, bytes, bytes]] = {}
-        for file in folder.iterdir():
-            content = file.read_bytes()
-            path = f"/{file.stem}" if file.suffix == ".html" else f"/draw/{file.name}"
-            tag = b'"%s"' % hashlib.sha256(content).hexdigest()[:16].encode()
-            self._files[path] = content, TYPES[file.suffix], tag
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or hand it on."""
-        file = self._files.get(scope["path"]) if scope["type"] == "http" else None
-        if file is None:
-            await self._app(scope, receive, send)
-            return
-        content, kind, tag = file
-        status, headers = 200, [(b"content-type", kind), (b"etag", tag), *HEADERS]
-        if scope["method"] not in ("GET", "HEAD"):
-            status, content = 405, b""
-            headers = [(b"content-type", b"text/plain"), (b"allow", ALLOWED)]
-        elif any(name == b"if-none-match" and tag in value for name, value in scope["headers"]):
-            status, content = 304, b""
-        if status != 304:
-            headers.append((b"content-length", str(len(content)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""})
+def read_pages(folder: Path = FOLDER) -> list[Page]:
+    """Read all files of `folder`."""
+    return [Page(file) for file in folder.iterdir()]

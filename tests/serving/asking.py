@@ -1,4 +1,4 @@
-"""How tests ask a running service, and what they find in its answers."""
+"""Requests to a running service, and readers of its responses."""
 
 import io
 
@@ -29,19 +29,19 @@ def ask(service: Service, route: str, images: np.ndarray) -> httpx.Response:
 
 
 def sentence(answer: httpx.Response) -> str:
-    """The one sentence of an error, which has the headers of every answer."""
+    """Return the sentence of an error response, after checking its form and headers."""
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-model-version"]
     assert len(answer.headers["x-bentoml-request-id"]) == 16
-    (said,) = answer.json().values()
+    (text,) = answer.json().values()
     assert list(answer.json()) == ["error"]
-    assert said.endswith(".")
-    assert "\n" not in said
-    return str(said)
+    assert text.endswith(".")
+    assert "\n" not in text
+    return str(text)
 
 
 def value(service: Service, name: str, **labels: str) -> float:
-    """The sum of the samples with this name and these labels, of all workers."""
+    """Return the sum of the samples with this name and these labels over all workers."""
     families = text_string_to_metric_families(service.client.get("/metrics").text)
     samples = (sample for family in families for sample in family.samples)
     return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())

@@ -1,6 +1,7 @@
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from serving import __version__
 from serving.inference.batching import IMAGES_PER_CALL
 from serving.model.onnx_file import Model
 from tests.processes import wait_until
@@ -19,9 +21,13 @@ from .conftest import Service, Swap, set_metadata
 Digits = tuple[np.ndarray, np.ndarray]
 
 
+def serves(service: Service, version: str) -> bool:
+    return bool(service.client.get("/model").json()["version"] == version)
+
+
 @pytest.mark.parametrize("route", ["/predict", "/predict/raw", "/predict/files"])
 @pytest.mark.parametrize("count", [1, 3, 70])
-def test_answers_are_the_model_s_in_order(
+def test_answers_are_those_of_the_model_in_order(
     service: Service, model_file: Path, test_digits: Digits, route: str, count: int
 ) -> None:
     images = test_digits[0][:count]
@@ -38,42 +44,43 @@ def test_answers_are_the_model_s_in_order(
     assert [one["confidence"] for one in answers] == found.max(1).tolist()
 
 
-def test_a_thousand_digits_are_read(service: Service, test_digits: Digits) -> None:
+def test_thousand_digits_are_read(service: Service, test_digits: Digits) -> None:
     images, labels = test_digits
     found = [one["digit"] for one in ask(service, "/predict/raw", images).json()]
     assert (np.array(found) == labels).mean() > 0.9
 
 
-def test_every_answer_has_a_request_id_of_its_own(service: Service, test_digits: Digits) -> None:
+def test_every_response_has_its_own_request_id(service: Service, test_digits: Digits) -> None:
     answers = [ask(service, "/predict", test_digits[0][:1]), service.client.get("/livez"), service.client.get("/model")]
     assert len({answer.headers["x-bentoml-request-id"] for answer in answers}) == 3
     assert len({answer.headers["x-model-version"] for answer in answers}) == 1
 
 
-def test_bentoml_s_own_routes_are_as_ever(service: Service) -> None:
+def test_routes_of_bentoml_are_unchanged(service: Service) -> None:
     assert service.client.get("/livez").text == "\n"
     assert service.client.get("/readyz").status_code == 200
     assert "/predict" in service.client.get("/docs.json").json()["paths"]
     assert "text/html" in service.client.get("/").headers["content-type"]
 
 
-def test_the_model_tells_about_itself(service: Service, model_file: Path) -> None:
+def test_model_route_describes_the_model_and_the_service(service: Service, model_file: Path) -> None:
     answer = service.client.get("/model")
     assert answer.status_code == 200
-    told = answer.json()
-    assert told["ready"] is True
-    assert told["version"] == answer.headers["x-model-version"]
-    assert told["source"] == f"file {model_file}"
+    described = answer.json()
+    assert described["ready"] is True
+    assert described["service_version"] == __version__
+    assert described["version"] == answer.headers["x-model-version"]
+    assert described["source"] == f"file {model_file}"
     metadata = Model.load(model_file).metadata
-    assert {name: told[name] for name in ("run_id", "recipe", "network", "data")} == {
+    assert {name: described[name] for name in ("run_id", "recipe", "network", "data")} == {
         name: metadata[name] for name in ("run_id", "recipe", "network", "data")
     }
-    assert told["validation_accuracy"] == float(metadata["validation_accuracy"])
-    assert told["parameters"] == int(metadata["parameters"])
+    assert described["validation_accuracy"] == float(metadata["validation_accuracy"])
+    assert described["parameters"] == int(metadata["parameters"])
     assert service.client.head("/model").status_code == 200
 
 
-def test_metrics_count_images_per_call_beside_bentoml_s_own(service: Service, test_digits: Digits) -> None:
+def test_metrics_count_requests_and_images_per_call(service: Service, test_digits: Digits) -> None:
     calls, images = value(service, "digits_images_per_call_count"), value(service, "digits_images_per_call_sum")
     requests = value(service, "bentoml_service_request_total", endpoint="/predict/raw", http_response_code="200")
     ask(service, "/predict/raw", test_digits[0][: IMAGES_PER_CALL + 6])
@@ -103,17 +110,17 @@ def test_clients_share_calls_and_get_their_own_answers(service: Service, model_f
     assert value(service, "digits_images_per_call_count") <= calls + len(images)
 
 
-def test_the_log_tells_of_the_start_and_the_model_and_of_no_request(service: Service, test_digits: Digits) -> None:
+def test_log_has_the_start_and_the_model_but_no_request(service: Service, test_digits: Digits) -> None:
     ask(service, "/predict", test_digits[0][:1])
     lines = service.log.read_text().splitlines()
-    assert any("started; the model comes from" in line for line in lines)
+    assert any("Started; model source: " in line for line in lines)
     loaded = [line for line in lines if "Model loaded: version " in line]
     assert len(loaded) == 1
     assert all(word in loaded[0] for word in ("recipe ", "test accuracy ", "data "))
     assert not any("/predict" in line for line in lines)
 
 
-def test_a_refused_model_leaves_the_service_not_ready_until_a_good_one_is_there(
+def test_refused_model_keeps_the_service_unready_until_a_good_one_replaces_it(
     start_service: Callable[..., Any],
     variant: Callable[..., Path],
     model_file: Path,
@@ -150,7 +157,7 @@ def test_a_refused_model_leaves_the_service_not_ready_until_a_good_one_is_there(
         assert ask(service, "/predict", test_digits[0][:1]).status_code == 200
 
 
-def test_overload_is_answered_at_once_and_what_was_taken_is_answered(
+def test_overload_is_refused_and_accepted_requests_are_answered(
     start_service: Callable[..., Any], model_file: Path, test_digits: Digits
 ) -> None:
     images = test_digits[0][:256]
@@ -172,7 +179,7 @@ def test_overload_is_answered_at_once_and_what_was_taken_is_answered(
         assert ask(service, "/predict/raw", images).status_code == 200
 
 
-def test_swapping_the_model_under_load_loses_no_request(
+def test_model_swap_under_load_loses_no_request(
     start_service: Callable[..., Any], swap: Swap, test_digits: Digits
 ) -> None:
     images = test_digits[0][:70]
@@ -198,7 +205,7 @@ def test_swapping_the_model_under_load_loses_no_request(
             for which in [1, 0] * 3:
                 swap.put(which)
                 wanted = swap.versions[which]
-                wait_until(lambda wanted=wanted: service.client.get("/model").json()["version"] == wanted, "the swap")
+                wait_until(partial(serves, service, wanted), "the swap")
         finally:
             swapping = False
         assert set().union(*(future.result() for future in asking)) == set(swap.versions)

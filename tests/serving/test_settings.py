@@ -27,7 +27,7 @@ def test_every_setting_is_described() -> None:
     assert undescribed == []
 
 
-def test_the_default_body_limit_takes_the_default_number_of_images_as_widely_spaced_json() -> None:
+def test_default_body_limit_fits_the_default_number_of_images_as_indented_json() -> None:
     settings = read_settings()
     assert settings.max_body_bytes > settings.max_images * 784 * len("255,\n        ")
 
@@ -46,7 +46,7 @@ def test_workers_are_a_number_or_auto(monkeypatch: pytest.MonkeyPatch, value: st
     assert read_settings().workers == workers
 
 
-def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVING_MODEL", "")
     assert read_settings().model is None
 
@@ -69,7 +69,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("SERVING_QUEUE_IMAGES", "1000", "at least SERVING_MAX_IMAGES, 1024"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str) -> None:
+def test_invalid_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as refused:
         read_settings()
@@ -88,15 +88,13 @@ def test_a_wrong_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name:
         ("SERVING_QUEUE", "SERVING_QUEUE_IMAGES"),
     ],
 )
-def test_an_unknown_setting_is_refused_with_the_nearest(
-    monkeypatch: pytest.MonkeyPatch, name: str, nearest: str
-) -> None:
+def test_unknown_setting_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyPatch, name: str, nearest: str) -> None:
     monkeypatch.setenv(name, "1")
     with pytest.raises(SettingsError, match=rf"^{name} is not a setting; the nearest is {nearest}\.$"):
         read_settings()
 
 
-def test_bentoml_serve_ends_with_one_sentence() -> None:
+def test_bentoml_serve_exits_with_one_sentence() -> None:
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Digits", "--host", "127.0.0.1"]
     environment = {**os.environ, "SERVING_THREADS": "none", "BENTOML_DO_NOT_TRACK": "True"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

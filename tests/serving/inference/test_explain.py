@@ -215,7 +215,7 @@ def test_explain_overload_returns_503_and_predictions_continue(service: Service,
     for answer in answers:
         if answer.status_code == 503:
             assert answer.headers["retry-after"] == "1"
-            assert "explanations wait already" in answer.json()["error"]
+            assert "explanations are already waiting" in answer.json()["error"]
     assert service.client.post("/explain", json=body).status_code == 200
 
 

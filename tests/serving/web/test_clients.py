@@ -1,4 +1,4 @@
-"""BentoML's own clients call `predict` as their users expect."""
+"""BentoML's clients call `predict` as their documentation shows."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.serving.conftest import Service
 Digits = tuple[np.ndarray, np.ndarray]
 
 
-def test_the_client_calls_predict_by_name_and_by_position(service: Service, test_digits: Digits) -> None:
+def test_client_calls_predict_by_name_and_by_position(service: Service, test_digits: Digits) -> None:
     images = test_digits[0][:3]
     expected = ask(service, "/predict", images).json()
     with bentoml.SyncHTTPClient(service.url) as client:
@@ -25,7 +25,7 @@ def test_the_client_calls_predict_by_name_and_by_position(service: Service, test
         assert client.call("predict", images=images.tolist()) == expected
 
 
-def test_the_asynchronous_client_calls_predict_many_times_at_once(service: Service, test_digits: Digits) -> None:
+def test_asynchronous_client_calls_predict_concurrently(service: Service, test_digits: Digits) -> None:
     images = test_digits[0][:20]
     expected = ask(service, "/predict", images).json()
 
@@ -38,7 +38,7 @@ def test_the_asynchronous_client_calls_predict_many_times_at_once(service: Servi
     assert [one["digit"] for (one,) in found] == [one["digit"] for one in expected]
 
 
-def test_a_refusal_is_an_exception_with_its_status_and_sentence(service: Service) -> None:
+def test_client_raises_refusals_with_status_and_sentence(service: Service) -> None:
     with bentoml.SyncHTTPClient(service.url) as client:
         with pytest.raises(BentoMLException, match=r"images\[0\]\[0\]\[0\] is 300") as refused:
             client.predict(images=[[[300] * 28] * 28])
@@ -47,7 +47,7 @@ def test_a_refusal_is_an_exception_with_its_status_and_sentence(service: Service
             client.predict(pictures=[])
 
 
-def test_without_a_model_the_client_is_told_to_wait(
+def test_client_raises_unavailable_without_a_model(
     start_service: Callable[..., Any], tmp_path: Any, test_digits: Digits
 ) -> None:
     with (

@@ -1,4 +1,4 @@
-"""What counts as standing still; tests/serving/web/test_robustness.py asks the same of a real service."""
+"""Idle connections, without a server; tests/serving/web/test_robustness.py covers a real service."""
 
 import asyncio
 import resource
@@ -12,14 +12,14 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from serving.web.connections import WatchedProtocol, close_still, is_alone
+from serving.web.connections import Connections, WatchedProtocol, close_idle
 from tests.processes import ROOT
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: digits\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """The other end never reads; what is written is gone."""
+    """A transport whose other end never reads."""
 
     aborted = closing = False
 
@@ -54,7 +54,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def connected(loop: asyncio.AbstractEventLoop, *pieces: bytes) -> HttpToolsProtocol:
-    """A connection on which these pieces have arrived, each after the answer to those before."""
+    """A connection that received these pieces, each after the response to the previous ones."""
     protocol = HttpToolsProtocol(Config(application, log_config=None), ServerState(), {}, loop)
     protocol.connection_made(Wire())
     for piece in pieces:
@@ -77,86 +77,84 @@ def is_closed(protocol: HttpToolsProtocol) -> bool:
         (REQUEST, b"GET / HT"),
         (REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n"), b"a"),
     ],
-    ids=["no request", "half a head", "half a head after an answer", "half a body after its answer"],
+    ids=["no request", "half a head", "half a head after a response", "half a body after its response"],
 )
-def test_what_stands_still_is_closed_when_its_time_is_over(
+def test_idle_connection_is_closed_after_the_timeout(
     loop: asyncio.AbstractEventLoop, pieces: tuple[bytes, ...]
 ) -> None:
     protocol = connected(loop, *pieces)
-    still = close_still([protocol], {}, 100, 3)
-    still = close_still([protocol], still, 103, 3)
+    idle = close_idle([protocol], {}, 100, 3)
+    idle = close_idle([protocol], idle, 103, 3)
     assert not is_closed(protocol)
-    close_still([protocol], still, 103.1, 3)
+    close_idle([protocol], idle, 103.1, 3)
     assert is_closed(protocol)
 
 
 @pytest.mark.parametrize("reason", ["closing", "write paused"])
-def test_an_answer_that_is_not_taken_stands_still(loop: asyncio.AbstractEventLoop, reason: str) -> None:
+def test_connection_with_an_unread_response_is_idle(loop: asyncio.AbstractEventLoop, reason: str) -> None:
     protocol = connected(loop, REQUEST)
-    assert close_still([protocol], {}, 100, 3) == {}
+    assert close_idle([protocol], {}, 100, 3) == {}
     if reason == "closing":
         protocol.transport.close()
     else:
         protocol.pause_writing()
-    close_still([protocol], close_still([protocol], {}, 100, 3), 104, 3)
+    close_idle([protocol], close_idle([protocol], {}, 100, 3), 104, 3)
     assert is_closed(protocol)
 
 
 @pytest.mark.parametrize("piece", [REQUEST, REQUEST.replace(b"/", b"/slow", 1)], ids=["answered", "being answered"])
-def test_what_waits_for_the_service_or_has_a_timer_is_left_alone(loop: asyncio.AbstractEventLoop, piece: bytes) -> None:
+def test_connection_that_waits_for_the_service_or_has_a_timer_is_left_alone(
+    loop: asyncio.AbstractEventLoop, piece: bytes
+) -> None:
     protocol = connected(loop, piece)
-    assert close_still([protocol], {}, 100, 3) == {}
+    assert close_idle([protocol], {}, 100, 3) == {}
 
 
-def test_the_time_starts_anew_after_every_request(loop: asyncio.AbstractEventLoop) -> None:
+def test_timeout_restarts_after_each_request(loop: asyncio.AbstractEventLoop) -> None:
     protocol = connected(loop, b"GET / HT")
-    still = close_still([protocol], {}, 100, 3)
+    idle = close_idle([protocol], {}, 100, 3)
     for piece in (REQUEST[8:], b"GET / HT"):
         protocol.data_received(piece)
         loop.run_until_complete(asyncio.sleep(0.01))
-    still = close_still([protocol], still, 104, 3)
+    idle = close_idle([protocol], idle, 104, 3)
     assert not is_closed(protocol)
-    close_still([protocol], still, 108, 3)
+    close_idle([protocol], idle, 108, 3)
     assert is_closed(protocol)
 
 
 def test_connections_of_another_protocol_are_left_alone() -> None:
-    assert close_still([object()], {}, 100, 3) == {}
+    assert close_idle([object()], {}, 100, 3) == {}
 
 
-def test_requests_that_arrived_together_are_not_alone(
-    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(WatchedProtocol, "seconds", 30, raising=False)
-    monkeypatch.setattr(WatchedProtocol, "watching", False)
-    monkeypatch.setattr(WatchedProtocol, "under_way", set())
+def test_requests_that_arrived_together_are_not_alone(loop: asyncio.AbstractEventLoop) -> None:
+    connections = Connections(30)
     seen = []
 
     async def note(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(is_alone())
+        seen.append(connections.is_alone())
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
     state = ServerState()
-    protocols = [WatchedProtocol(Config(note, log_config=None), state, {}, loop) for _ in range(3)]
+    protocols = [WatchedProtocol(connections, Config(note, log_config=None), state, {}, loop) for _ in range(3)]
     for protocol in protocols:
         protocol.connection_made(Wire())
-    assert not is_alone()  # nobody asked yet
-    for asking in ([0], [0, 1, 2], [1]):
-        for each in asking:
-            protocols[each].data_received(REQUEST)  # read one after the other, before any of their tasks runs
+    assert not connections.is_alone()  # no request yet
+    for senders in ([0], [0, 1, 2], [1]):
+        for each in senders:
+            protocols[each].data_received(REQUEST)  # one after the other, before any of their tasks runs
         loop.run_until_complete(asyncio.sleep(0.01))
     assert seen == [True, False, False, False, True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is raised on Linux only")
-def test_a_low_limit_on_open_files_is_raised() -> None:
+def test_low_limit_on_open_files_is_raised() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     code = f"""
 import resource
-from serving.web.connections import allow_as_many_as_possible
+from serving.web.connections import raise_file_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, {most}))
-allow_as_many_as_possible()
+raise_file_limit()
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

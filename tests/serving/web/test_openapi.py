@@ -1,4 +1,5 @@
 import base64
+import io
 import re
 import subprocess
 import sys
@@ -6,14 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import orjson
 import pytest
+from PIL import Image
 
-from serving.web import example
-from serving.web.openapi import ERRORS, HEADERS
+from serving import __version__
+from serving.contract import NUMBERS, SIDE, TEXTS
+from serving.decoding.arrays import from_raw
+from serving.decoding.pictures import from_pictures
+from serving.inference.explain import LEAST_EDGES, MOST_EDGES, SQUARE, STEP, STRONG, STRONG_SHARE, SURE
+from serving.model.onnx_file import Model
+from serving.monitoring.metrics import REASONS
+from serving.settings import Settings
+from serving.web import openapi
 from serving.web.routes import ROUTES
 from tests.serving.conftest import Service
 
-FUZZED = 30  # cases a route and phase: seconds here, and the same ones in every run
+FUZZED = 30  # cases per route and phase: seconds here, and the same ones in every run
+DIGIT = 7
+MARKS = {"X-Model-Version", "X-Request-ID", "X-BentoML-Request-ID"}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +39,12 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     return [(method, path, operation) for path, item in document["paths"].items() for method, operation in item.items()]
 
 
+def body_example(document: dict[str, Any], path: str, media_type: str) -> Any:
+    return document["paths"][path]["post"]["requestBody"]["content"][media_type]["example"]
+
+
 def send(service: Service, path: str, media_type: str, shown: Any) -> httpx.Response:
-    """Send an example as a client does that knows the document alone: text is UTF-8."""
+    """Send an example as a client would that has the document alone: text is UTF-8."""
     if media_type == "application/json":
         return service.client.post(path, json=shown)
     if media_type == "multipart/form-data":
@@ -45,7 +62,7 @@ def test_every_route_is_described_and_answers(service: Service, document: dict[s
         if method == "get":
             assert service.client.get(path).status_code == 200, path
         assert operation["description"], path
-        for name in HEADERS:
+        for name in MARKS:
             assert name in operation["responses"]["200"]["headers"], path
             assert service.client.head(path).headers[name], path
 
@@ -57,7 +74,7 @@ def test_every_body_has_an_example_that_works_when_sent(service: Service, docume
             answer = send(service, path, media_type, content["example"])
             assert answer.status_code == 200, answer.text
             shown = operation["responses"]["200"]["content"]["application/json"]["example"]
-            assert digits(answer.json()) == digits(shown) == [example.DIGIT]
+            assert digits(answer.json()) == digits(shown) == [DIGIT]
             sent.append(path)
     assert sent == ["/predict", "/predict/raw", "/predict/files", "/explain", "/explain"]
 
@@ -66,9 +83,9 @@ def digits(answer: Any) -> list[int]:
     return [one["digit"] for one in (answer if type(answer) is list else [answer])]
 
 
-def test_the_example_of_an_explanation_is_like_one(service: Service, document: dict[str, Any]) -> None:
+def test_example_of_an_explanation_has_the_form_of_one(service: Service, document: dict[str, Any]) -> None:
     content = document["paths"]["/explain"]["post"]["responses"]["200"]["content"]["application/json"]
-    answer = service.client.post("/explain", json={"images": [example.image()]}).json()
+    answer = service.client.post("/explain", json=body_example(document, "/explain", "application/json")).json()
     assert content["example"].keys() == answer.keys()
     assert {name: type(value) for name, value in content["example"]["feature_maps"][0].items()} == {
         name: type(value) for name, value in answer["feature_maps"][0].items()
@@ -77,23 +94,30 @@ def test_the_example_of_an_explanation_is_like_one(service: Service, document: d
     assert len(base64.b64decode(content["example"]["feature_maps"][0]["values"])) == channels * height * width
 
 
-def test_the_example_of_the_model_is_like_the_model(service: Service, document: dict[str, Any]) -> None:
+def test_example_of_the_model_has_the_form_of_one(service: Service, document: dict[str, Any]) -> None:
     content = document["paths"]["/model"]["get"]["responses"]["200"]["content"]["application/json"]
-    told = service.client.get("/model").json()
+    described = service.client.get("/model").json()
     assert {name: type(value) for name, value in content["example"].items()} == {
-        name: type(told[name]) for name in content["example"]
+        name: type(described[name]) for name in content["example"]
     }
     known = document["components"]["schemas"]["Model"]["properties"]
-    assert told.keys() - known.keys() <= {"contract", "data_source"}
+    assert described.keys() - known.keys() <= {"contract", "data_source"}
+    assert {*TEXTS, *NUMBERS} <= known.keys()
+    assert (
+        content["example"]["service_version"]
+        == described["service_version"]
+        == document["info"]["version"]
+        == __version__
+    )
 
 
-def test_errors_are_described_in_the_form_that_they_have(service: Service, document: dict[str, Any]) -> None:
+def test_errors_are_described_in_their_form(service: Service, document: dict[str, Any]) -> None:
     responses = document["components"]["responses"]
-    assert {int(name.removeprefix("Error")) for name in responses} == set(ERRORS)
+    assert {int(name.removeprefix("Error")) for name in responses} == {*REASONS, 500, 504} - {405, 499}
     for response in responses.values():
         ((media_type, content),) = response["content"].items()
         assert (media_type, list(content["example"])) == ("application/json", ["error"])
-    assert responses["Error503"]["headers"].keys() == {*HEADERS, "Retry-After"}
+    assert responses["Error503"]["headers"].keys() == {*MARKS, "Retry-After"}
 
 
 def test_limits_are_those_of_the_settings(document: dict[str, Any]) -> None:
@@ -102,13 +126,79 @@ def test_limits_are_those_of_the_settings(document: dict[str, Any]) -> None:
     assert raw["schema"]["maxLength"] == 1024 * 784
 
 
-def test_bentoml_s_page_shows_the_document(service: Service) -> None:
+def test_all_limits_are_filled_in() -> None:
+    settings = Settings(max_images=7, max_body_bytes=5555, max_picture_pixels=999)
+    text = openapi.read(settings).decode()
+    assert all(f"At most {limit}" in text for limit in ("7 images and 5555 bytes", "999 pixels"))
+    assert not re.search(r"\{\w+\}", text)
+    document = orjson.loads(text)
+    raw = document["paths"]["/predict/raw"]["post"]["requestBody"]["content"]["application/octet-stream"]
+    assert raw["schema"]["maxLength"] == 7 * 784
+    form = document["paths"]["/predict/files"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert form["schema"]["properties"]["files"]["maxItems"] == 7
+
+
+@pytest.mark.parametrize("tracing", [False, True])
+def test_timeout_of_bentoml_is_described_only_if_it_applies(tracing: bool) -> None:
+    document = orjson.loads(openapi.read(Settings(tracing=tracing)))
+    late = {path for _, path, operation in operations(document) if "504" in operation["responses"]}
+    assert late == ({"/predict", "/predict/raw", "/predict/files", "/explain"} if tracing else set())
+
+
+def test_schemas_are_those_of_the_service(service: Service, document: dict[str, Any]) -> None:
+    (predict,) = service.client.get("/schema.json").json()["routes"]
+    schemas = document["components"]["schemas"]
+    assert schemas["Images"] == {**predict["input"], "title": "Images", "additionalProperties": False}
+    assert schemas["Digit"] == predict["output"]["$defs"]["Digit"]
+    one = document["paths"]["/explain"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    images = {**predict["input"]["properties"]["images"], "maxItems": 1}
+    assert one["properties"] == {"images": images}
+
+
+def test_constants_of_explanations_are_those_of_the_code(document: dict[str, Any]) -> None:
+    explanation = document["components"]["schemas"]["Explanation"]["properties"]
+    sure = explanation["sure"]["description"]
+    for constant in (
+        f"at least {SURE} ",
+        f"{STRONG_SHARE:.0%} of the ink",
+        f"above {STRONG},",
+        f"{LEAST_EDGES} to {MOST_EDGES} times",
+    ):
+        assert constant in sure
+    assert f"squares of {SQUARE}x{SQUARE} pixels, {STEP} apart" in explanation["saliency"]["description"]
+    for name in ("image", "saliency"):
+        assert {explanation[name]["minItems"], explanation[name]["items"]["maxItems"]} == {SIDE}
+
+
+def test_examples_show_the_same_digit_of_the_test_set(
+    document: dict[str, Any], test_digits: tuple[np.ndarray, np.ndarray], model_file: Path
+) -> None:
+    images = np.array(body_example(document, "/predict", "application/json")["images"], np.uint8)
+    assert body_example(document, "/explain", "application/json")["images"] == images.tolist()
+    differences = np.abs(test_digits[0].astype(int) - images).max((1, 2))
+    assert differences.min() <= 36  # the example has seven shades
+    assert test_digits[1][differences.argmin()] == DIGIT
+    raw = body_example(document, "/predict/raw", "application/octet-stream")
+    (picture,) = body_example(document, "/predict/files", "multipart/form-data")["files"]
+    assert body_example(document, "/explain", "multipart/form-data")["files"] == [picture]
+    for text in (raw, picture):
+        assert text.isascii()  # JSON holds no other bytes
+    half = from_raw(raw.encode(), 1)
+    assert np.array_equal(half[0], images[0] // 2)
+    with Image.open(io.BytesIO(picture.encode())) as opened:
+        assert opened.format == "BMP"
+        assert np.array_equal(np.asarray(opened.convert("L")), half[0])
+    forms = [images, half, from_pictures([picture.encode()], 784)]
+    assert [Model.load(model_file).predict(form).argmax() for form in forms] == [DIGIT] * 3
+
+
+def test_page_of_bentoml_shows_the_document(service: Service) -> None:
     page = service.client.get("/").text
     (script,) = re.findall(r'src="\.?/?(\S*swagger-initializer\.js)"', page)
     assert '"./docs.json"' in service.client.get(f"/{script}").text
 
 
-def test_a_fuzzing_client_finds_no_failure_and_nothing_undocumented(
+def test_fuzzing_finds_no_failure_and_nothing_undocumented(
     service: Service, document: dict[str, Any], tmp_path: Path
 ) -> None:
     config = Path(__file__).with_name("schemathesis.toml")

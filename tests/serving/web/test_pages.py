@@ -10,10 +10,11 @@ from tests.processes import ROOT
 from tests.serving.conftest import Service
 
 FILES = sorted(FOLDER.iterdir())
+DOCUMENT = ROOT / "serving" / "web" / "openapi.json"
 
 
 class Page(HTMLParser):
-    """What a page loads, and what a strict policy would not run."""
+    """The files that a page loads, and the inline code that its policy forbids."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ def policy(service: Service, path: str = "/draw") -> dict[str, str]:
     return {name: sources for name, _, sources in (rule.strip().partition(" ") for rule in header.split(";"))}
 
 
-def test_the_page_and_all_that_it_loads_are_there(service: Service) -> None:
+def test_page_and_its_files_are_served(service: Service) -> None:
     answer = service.client.get("/draw")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -56,13 +57,13 @@ def test_the_page_and_all_that_it_loads_are_there(service: Service) -> None:
         assert part.content == (FOLDER / Path(path).name).read_bytes()
 
 
-def test_modules_import_modules_that_are_there() -> None:
+def test_modules_import_existing_modules() -> None:
     for file in FOLDER.glob("*.js"):
         for imported in re.findall(r'from "(.*?)"', file.read_text()):
             assert (FOLDER / imported).exists(), f"{file.name}: {imported}"
 
 
-def test_the_policy_lets_a_page_reach_this_service_alone(service: Service) -> None:
+def test_policy_restricts_a_page_to_this_service(service: Service) -> None:
     rules = policy(service)
     assert rules["default-src"] == "'none'"
     allowed = {source for name, sources in rules.items() if name != "default-src" for source in sources.split()}
@@ -74,12 +75,12 @@ def test_the_policy_lets_a_page_reach_this_service_alone(service: Service) -> No
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_no_file_names_another_host(file: Path) -> None:
+def test_files_refer_to_no_other_host(file: Path) -> None:
     text = file.read_text().replace("http://www.w3.org/2000/svg", "")
     assert "//" not in re.sub(r"(?m)(^|\s)// .*$", "", text)
 
 
-def test_each_file_has_the_headers_of_a_page_and_of_every_answer(service: Service) -> None:
+def test_files_have_security_and_service_headers(service: Service) -> None:
     for path in ("/draw", "/draw/page.js", "/draw/page.css"):
         headers = service.client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -88,7 +89,7 @@ def test_each_file_has_the_headers_of_a_page_and_of_every_answer(service: Servic
         assert headers["x-request-id"]
 
 
-def test_a_browser_that_has_the_file_gets_it_not_again(service: Service) -> None:
+def test_browser_with_a_current_copy_gets_304(service: Service) -> None:
     tag = service.client.get("/draw").headers["etag"]
     again = service.client.get("/draw", headers={"if-none-match": f'"another", {tag}'})
     assert (again.status_code, again.content) == (304, b"")
@@ -98,7 +99,7 @@ def test_a_browser_that_has_the_file_gets_it_not_again(service: Service) -> None
     assert service.client.get("/draw/page.js").headers["etag"] != tag
 
 
-def test_the_head_alone_can_be_asked_for(service: Service) -> None:
+def test_head_returns_headers_only(service: Service) -> None:
     whole, head = service.client.get("/draw"), service.client.head("/draw")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == whole.headers["content-length"]
@@ -107,18 +108,18 @@ def test_the_head_alone_can_be_asked_for(service: Service) -> None:
 @pytest.mark.parametrize(
     "path", ["/draw/", "/draw/draw.html", "/draw/nothing.js", "/draw/../pages.py", "/draw/%2e%2e/x"]
 )
-def test_nothing_else_can_be_asked_for(service: Service, path: str) -> None:
+def test_other_paths_return_404(service: Service, path: str) -> None:
     answer = service.client.get(path)
     assert answer.status_code == 404
-    assert "there is nothing at" in answer.json()["error"]
+    assert "is not a route" in answer.json()["error"]
 
 
-def test_builds_take_the_files_along() -> None:
+def test_builds_include_the_files() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     for patterns, folder in (
         (project["bentoml"]["build"]["include"], ROOT),
         (project["setuptools"]["package-data"]["serving.web"], ROOT / "serving" / "web"),
     ):
-        taken = {path for pattern in patterns for path in folder.glob(pattern)}
-        assert set(FILES) <= taken
+        included = {path for pattern in patterns for path in folder.glob(pattern)}
+        assert {*FILES, DOCUMENT} <= included
     assert "COPY serving serving" in (ROOT / "Dockerfile.serve").read_text()

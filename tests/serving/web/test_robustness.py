@@ -1,4 +1,4 @@
-"""Clients that misbehave, against real processes: they get an answer or are closed, and all others are served."""
+"""Misbehaving clients against a real service: they get a response or are closed, and all others are served."""
 
 import gzip
 import json
@@ -28,14 +28,14 @@ TRICKLING = HEAD + b"Content-Length: 784\r\n\r\n" + bytes(100)
 
 @pytest.fixture(scope="module")
 def hasty(start_service: Callable[..., Any], model_file: Path) -> Iterator[Service]:
-    """A service whose clients have one second and small bodies."""
+    """A service with a timeout of one second and a small limit for bodies."""
     with start_service(SERVING_MODEL=model_file, SERVING_CLIENT_SECONDS=1, SERVING_MAX_BODY_BYTES=MEBIBYTE) as ready:
         ready.wait_for(200)
         yield ready
 
 
 def connect(service: Service, sent: bytes = b"") -> socket.socket:
-    """A connection that takes little until somebody reads from it."""
+    """A connection with a small receive buffer."""
     url = httpx.URL(service.url)
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -46,7 +46,7 @@ def connect(service: Service, sent: bytes = b"") -> socket.socket:
 
 
 def until_closed(connection: socket.socket) -> bytes:
-    """All that the service still sends; returns when it has closed the connection."""
+    """Return everything that the service sends until it closes the connection."""
     received = b""
     try:
         while chunk := connection.recv(65536):
@@ -65,7 +65,7 @@ def serves(service: Service, test_digits: Digits) -> bool:
     return len(ask(service, "/predict", test_digits[0][:3]).json()) == 3
 
 
-def test_a_body_that_trickles_is_answered_and_closed(hasty: Service, test_digits: Digits) -> None:
+def test_slow_body_gets_408_and_is_closed(hasty: Service, test_digits: Digits) -> None:
     with closing(connect(hasty, TRICKLING)) as connection:
         assert serves(hasty, test_digits)
         head, _, body = until_closed(connection).partition(b"\r\n\r\n")
@@ -77,9 +77,7 @@ def test_a_body_that_trickles_is_answered_and_closed(hasty: Service, test_digits
 
 @pytest.mark.parametrize("answered", [b"", b"GET /livez HTTP/1.1\r\nHost: digits\r\n\r\n"])
 @pytest.mark.parametrize("sent", [b"", b"POST /predict HTTP/1.1\r\nHost: dig"])
-def test_a_connection_on_which_nothing_moves_is_closed(
-    hasty: Service, test_digits: Digits, answered: bytes, sent: bytes
-) -> None:
+def test_idle_connection_is_closed(hasty: Service, test_digits: Digits, answered: bytes, sent: bytes) -> None:
     with closing(connect(hasty, answered)) as connection:
         if answered:
             assert connection.recv(12) == b"HTTP/1.1 200"
@@ -88,7 +86,7 @@ def test_a_connection_on_which_nothing_moves_is_closed(
     assert serves(hasty, test_digits)
 
 
-def test_a_body_that_goes_on_after_its_refusal_is_cut_off(hasty: Service, test_digits: Digits) -> None:
+def test_connection_is_closed_when_a_refused_body_continues(hasty: Service, test_digits: Digits) -> None:
     chunk = b"10000\r\n" + bytes(2**16) + b"\r\n"
     head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     with closing(connect(hasty, head)) as connection, pytest.raises(ConnectionError):
@@ -97,25 +95,25 @@ def test_a_body_that_goes_on_after_its_refusal_is_cut_off(hasty: Service, test_d
     assert serves(hasty, test_digits)
 
 
-ASKING = {
+PIPELINED = {
     "documents": b"GET /docs.json HTTP/1.1\r\nHost: digits\r\n\r\n" * 100,
     "images": (HEAD + b"Content-Length: 784\r\n\r\n" + bytes(784)) * 100,
 }
 
 
-@pytest.mark.parametrize("asking", ASKING.values(), ids=ASKING)
-def test_a_client_that_takes_no_answer_is_cut_off(hasty: Service, test_digits: Digits, asking: bytes) -> None:
+@pytest.mark.parametrize("requests", PIPELINED.values(), ids=PIPELINED)
+def test_client_that_reads_no_response_is_closed(hasty: Service, test_digits: Digits, requests: bytes) -> None:
     process = worker(hasty)
     before = process.memory_info().rss
     with closing(connect(hasty)) as connection, pytest.raises(ConnectionError):
         while True:
-            connection.sendall(asking)
+            connection.sendall(requests)
             assert process.memory_info().rss < before + 100 * 2**20
     assert worker(hasty) == process
     assert serves(hasty, test_digits)
 
 
-def test_requests_that_are_sent_ahead_are_answered_in_order(service: Service, test_digits: Digits) -> None:
+def test_pipelined_requests_are_answered_in_order(service: Service, test_digits: Digits) -> None:
     counts = [1, 300, 2, 40, *range(1, 60), 700, 3]
     with closing(connect(service)) as connection:
         for index, count in enumerate(counts):
@@ -126,7 +124,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_order(service: Service, te
     assert [len(json.loads(answer.partition(b"\r\n\r\n")[2])) for answer in answers] == counts
 
 
-def test_clients_that_hang_up_leave_nothing_behind(service: Service, test_digits: Digits) -> None:
+def test_disconnects_leave_no_open_files_or_tracebacks(service: Service, test_digits: Digits) -> None:
     process, images = worker(service), test_digits[0]
     whole = HEAD + b"Content-Length: %d\r\n\r\n" % images.nbytes + images.tobytes()
     assert serves(service, test_digits)
@@ -141,7 +139,7 @@ def test_clients_that_hang_up_leave_nothing_behind(service: Service, test_digits
     assert "Traceback" not in service.log.read_text()
 
 
-def test_nothing_is_computed_for_clients_that_hung_up(
+def test_requests_of_disconnected_clients_are_not_computed(
     start_service: Callable[..., Any], model_file: Path, test_digits: Digits
 ) -> None:
     images = np.concatenate([test_digits[0], test_digits[0][:24]])
@@ -169,7 +167,7 @@ def test_nothing_is_computed_for_clients_that_hung_up(
         assert serves(service, test_digits)
 
 
-def test_hundreds_of_idle_connections_hold_up_nobody(service: Service, test_digits: Digits) -> None:
+def test_hundreds_of_idle_connections_delay_no_request(service: Service, test_digits: Digits) -> None:
     process = worker(service)
     soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
     assert soft == hard
@@ -180,14 +178,14 @@ def test_hundreds_of_idle_connections_hold_up_nobody(service: Service, test_digi
             connection.sendall(TRICKLING)
         assert serves(service, test_digits)
         assert service.client.get("/livez").status_code == 200
-        wait_until(lambda: process.num_fds() >= len(connections), "all connections being taken")
+        wait_until(lambda: process.num_fds() >= len(connections), "all connections being accepted")
         assert process.memory_info().rss < before + 32 * MEBIBYTE
         for connection in connections[::2]:
             connection.sendall(bytes(684))
         assert all(connection.recv(12) == b"HTTP/1.1 200" for connection in connections[::2])
 
 
-def test_bodies_that_are_held_back_are_bounded_together(hasty: Service, test_digits: Digits) -> None:
+def test_unfinished_bodies_share_a_memory_limit(hasty: Service, test_digits: Digits) -> None:
     process, large = worker(hasty), HEAD + b"Content-Length: %d\r\n\r\n" % MEBIBYTE
     before = process.memory_info().rss
     with ExitStack() as stack:
@@ -201,14 +199,14 @@ def test_bodies_that_are_held_back_are_bounded_together(hasty: Service, test_dig
 
 
 def bomb(test_digits: Digits) -> bytes:
-    """A small PNG that says it has 60,000 x 60,000 pixels."""
+    """A small PNG whose header declares 60,000 x 60,000 pixels."""
     content = bytearray(png(test_digits[0][0]))
     content[16:24] = (60_000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     return bytes(content)
 
 
-def test_small_bodies_that_would_become_large_are_refused(service: Service, test_digits: Digits) -> None:
+def test_small_bodies_that_would_expand_are_refused(service: Service, test_digits: Digits) -> None:
     process = worker(service)
     bodies = [
         b'{"images": [' + b"[]," * (5 * MEBIBYTE) + b"[]]}",
@@ -245,7 +243,7 @@ def test_small_bodies_that_would_become_large_are_refused(service: Service, test
         ("/predict/files", b"", {"content-type": "multipart/form-data; boundary=" + "b" * 5000}, 400),
     ],
 )
-def test_odd_bodies_get_an_answer(
+def test_malformed_bodies_get_an_error(
     service: Service, route: str, content: bytes, headers: dict[str, str], status: int
 ) -> None:
     answer = service.client.post(route, content=content, headers=headers)
@@ -253,7 +251,7 @@ def test_odd_bodies_get_an_answer(
     assert sentence(answer)
 
 
-def test_of_a_field_that_comes_twice_the_last_counts(service: Service, test_digits: Digits) -> None:
+def test_last_of_two_equal_fields_counts(service: Service, test_digits: Digits) -> None:
     images = json.dumps(test_digits[0][:2].tolist())
     answer = service.client.post("/predict", content=f'{{"images": 7, "images": {images}}}', headers=JSON)
     assert answer.json() == ask(service, "/predict", test_digits[0][:2]).json()
