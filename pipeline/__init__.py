@@ -4,6 +4,6 @@ __version__ = "0.1.0"  # as in pyproject.toml; a test holds them equal
 
 
 class PipelineError(Exception):
-    """An error that users can correct: the message is one sentence that says what to do."""
+    """An error that users can correct: the message is one sentence with the remedy."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""The gate: whether a version becomes champion, the record of why, and the way back.
+"""The gate: whether a version becomes champion, the recorded reason, and the rollback.
 
 A version is judged as it will be served: by ONNX Runtime, from the registered file, on the validation digits.
 """

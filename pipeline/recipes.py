@@ -79,7 +79,7 @@ class Augmentation:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """How a network is trained. `about` describes it in one sentence; the defaults are the chapter's choices."""
+    """A network and its training. `about` describes it in one sentence; the defaults are the chapter's choices."""
 
     name: str
     about: str = ""

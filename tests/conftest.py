@@ -1,4 +1,4 @@
-"""What several tests need: the bundled digits, and a model that was really trained on them."""
+"""Shared fixtures: the bundled digits, and a model that was trained on them."""
 
 import os
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ QUICK = replace(RECIPES["chapter"], name="quick", batch_size=64, learning_rate=3
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on settings of whoever runs it."""
+    """Isolate each test from the settings of the developer's environment."""
     for name in os.environ:
         if name.startswith(("PIPELINE_", "SERVING_", "MLFLOW_")):
             monkeypatch.delenv(name)
@@ -80,7 +80,7 @@ def model_file(network: Network, tenth: DataSet, tmp_path_factory: pytest.TempPa
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without MNIST_DIR the tests on the full set are skipped, and the summary says so."""
+    """Skip the tests on the full set without MNIST_DIR; the summary lists them."""
     if not os.environ.get("MNIST_DIR"):
         for item in items:
             if item.get_closest_marker("full"):

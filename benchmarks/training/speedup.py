@@ -41,7 +41,7 @@ class Speedup:
     at_least: bool = False  # they missed the target: their seconds are a lower bound
 
     def ratios(self) -> list[float]:
-        """How many times better ours is, for each round."""
+        """The factor by which ours is better, for each round."""
         pairs = zip(self.theirs, self.ours, strict=True)
         return [ours / theirs if self.more_is_better else theirs / ours for theirs, ours in pairs]
 

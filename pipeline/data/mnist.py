@@ -44,7 +44,7 @@ CHECKSUMS: dict[Name, dict[str, str]] = {  # SHA-256 of each unpacked file
 
 
 class DataError(PipelineError):
-    """The data set is unusable; the message is one sentence that says what to do."""
+    """The data set is unusable; the message is one sentence with the remedy."""
 
     exit_code = 2
 

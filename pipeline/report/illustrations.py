@@ -109,7 +109,7 @@ def draw_pooling(numbers: Tensor) -> Figure:
     return figure
 
 
-# What draws each picture that needs no trained model, by the name of its file.
+# The function for each picture that needs no trained model, by file name.
 LESSON: dict[str, Callable[[], Figure]] = {
     "layers": lesson_basics.draw_layers,
     "convolution": lambda: draw_convolution(PATCH, EDGE),

@@ -1,6 +1,6 @@
-"""The report of a run: all its pictures with a sentence each, and its key numbers, in one HTML page.
+"""The report of a run: its key numbers and all its pictures with their captions, in one HTML page.
 
-The page holds its pictures and needs nothing else: no script, no other file, no other host.
+The pictures are embedded: the page loads no script, no other file, and nothing from another host.
 """
 
 from base64 import b64encode
@@ -25,46 +25,47 @@ from pipeline.tracking.runs import RecordedRun
 from pipeline.training.loop import Trained
 from pipeline.training.schedule import learning_rates
 
-SEARCHED = 500  # test digits in which the second layer's favourite pieces are looked for
-# What each picture is about, and what it tells, by the name of its file; in this order.
-TOLD = {
+SEARCHED = 500  # test digits that are searched for patches with a strong response of the second layer
+# Heading and explanation of each picture, by file name, in the order of the page.
+CAPTIONS = {
     "training-curves": (
         "How it learned",
-        "In each epoch it saw every training digit once. The validation digits, from which it never learns, show "
-        "whether it understands digits or only remembers those it saw.",
+        "In each epoch the network saw every training digit once. It never learns from the validation digits: they show "
+        "whether it generalises or only memorises.",
     ),
     "filters": (
         "What the first layer looks for",
-        "Each filter slides over the picture and answers where the ink lies as its weights do. Many have become "
-        "detectors of an edge or a line in one direction.",
+        "Each filter slides over the picture and responds if the ink matches its weights. Many have become detectors of "
+        "an edge or a line in one direction.",
     ),
     "filters-over-epochs": (
         "How these filters grew",
-        "Nobody drew the filters. They began as random numbers, and each step of training moved them a little "
-        "towards fewer mistakes.",
+        "Nobody designed the filters. They began as random numbers, and each training step moved them slightly towards "
+        "fewer mistakes.",
     ),
     "second-layer-filters": (
         "What the second layer looks for",
-        "A filter of the second layer does not see the picture, only what the first layer found in it. The pieces of "
-        "digits that it answers to most show what it makes of that: curves, corners, ends of strokes.",
+        "The input of a second-layer filter is not the picture but the maps of the first layer. The patches with its "
+        "strongest responses show what it combines them into: curves, corners, ends of strokes.",
     ),
     "feature-maps": (
         "What the layers see in each digit",
-        "A feature map is a filter's answer at every place of the picture. In the first layer the digit is still easy "
-        "to see; the deeper the layer, the less a map shows the ink, and the more what kind of shape is there.",
+        "A feature map is the response of one filter at every place of the picture. In the first layer the digit is easy "
+        "to see. Deeper layers show less of the ink and more of the shapes.",
     ),
     "confusion-matrix": (
-        "Which digits it mixes up",
-        "A row is what a digit is, a column what the network said. Mistakes gather where two digits look alike.",
+        "Which digits it confuses",
+        "A row is the true digit, a column the prediction. Mistakes gather at pairs of digits that look alike.",
     ),
     "misread-digits": (
         "What it got wrong",
-        "The test digits that it misread, those first of which it was most sure. Some of them people misread as well, "
-        "and a few are labelled wrongly in MNIST.",
+        "The misclassified test digits, the most confident first. People misread some of them too, and MNIST labels a "
+        "few of them wrongly.",
     ),
     "least-sure-digits": (
-        "What it is least sure of",
-        "Here its two likeliest answers lie close together. A service can send such digits to a person.",
+        "Where it is least sure",
+        "The two most likely classes of these digits are almost equally likely. A service can pass such digits on to a "
+        "person.",
     ),
     "reliability": (
         "Whether its confidence is true",
@@ -76,7 +77,7 @@ TOLD = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a run: the name of its file (see `TOLD`), the titles that are written in it, and the PNG."""
+    """A picture of a run: the name of its file (see `CAPTIONS`), the titles drawn in it, and the PNG."""
 
     name: str
     words: str
@@ -109,7 +110,7 @@ def draw(
     }
     return [
         Picture(name, ". ".join(text.get_text() for text in figures[name].texts), render(figures[name]))
-        for name in TOLD
+        for name in CAPTIONS
         if name in figures
     ]
 
@@ -137,7 +138,7 @@ def _draw_layers(network: Network, growth: Mapping[int, Tensor], digits: Digits)
 def describe(run: RecordedRun) -> dict[str, str]:
     """A run's key numbers by name, from its parameters, metrics and tags; those it lacks are left out."""
     numbers, tags = run.metrics, run.tags
-    told = {
+    rows = {
         "Test accuracy": _format(numbers, "test_accuracy", "{:.2%}"),
         "Validation accuracy": _format(numbers, "final_validation_accuracy", "{:.2%}"),
         "More than the dense network": _format(numbers, "test_accuracy_over_dense", "{:+.2%} of the test digits"),
@@ -146,7 +147,7 @@ def describe(run: RecordedRun) -> dict[str, str]:
         "Calibration error": _format(numbers, "test_calibration_error", "{:.4f}"),
         "Calibration error before": _format(numbers, "test_calibration_error_before", "{:.4f}"),
         "Parameters": _format(numbers, "parameters", "{:,.0f}"),
-        "Multiply-accumulates per digit": _format(numbers, "macs", "{:,.0f}"),
+        "Operations per digit (MACs)": _format(numbers, "macs", "{:,.0f}"),
         "Epochs": _format(numbers, "epochs", "{:.0f}"),
         "Training time": _format(numbers, "training_seconds", "{:,.0f} s"),
         "Digits a second": _format(numbers, "training_images_per_second", "{:,.0f}"),
@@ -156,7 +157,7 @@ def describe(run: RecordedRun) -> dict[str, str]:
         "Commit": tags.get("git_commit", ""),
         "Run": run.id,
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in rows.items() if value}
 
 
 def _format(numbers: Mapping[str, float], name: str, how: str) -> str:
@@ -164,14 +165,14 @@ def _format(numbers: Mapping[str, float], name: str, how: str) -> str:
 
 
 def write(title: str, about: str, warning: str, numbers: Mapping[str, str], pictures: Sequence[Picture]) -> str:
-    """The page as HTML, with the pictures in it.
+    """Write the page as HTML, with the pictures embedded.
 
     Args:
-        title: its heading.
-        about: a sentence below it; may be empty.
-        warning: what a reader must know before the numbers; may be empty.
-        numbers: what the table holds, by name.
-        pictures: in their order.
+        title: the heading.
+        about: a sentence below the heading; may be empty.
+        warning: shown above the numbers; may be empty.
+        numbers: the rows of the table, by name.
+        pictures: in the order of the page.
     """
     rows = [f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in numbers.items()]
     return PAGE.substitute(
@@ -184,7 +185,7 @@ def write(title: str, about: str, warning: str, numbers: Mapping[str, str], pict
 
 
 def _write_picture(picture: Picture) -> str:
-    heading, sentence = TOLD[picture.name]
+    heading, sentence = CAPTIONS[picture.name]
     data = b64encode(picture.png).decode()
     return f"""<h2 id="{picture.name}">{escape(heading)}</h2>
 <p>{escape(sentence)}</p>

@@ -22,7 +22,7 @@ LOG_EVERY = 5.0  # seconds between two log lines while waiting for the server
 
 
 class TrackingError(PipelineError):
-    """MLflow cannot be used; the message is one sentence that says what to do."""
+    """MLflow cannot be used; the message is one sentence with the remedy."""
 
 
 def connect(state_dir: Path, timeout: float) -> None:

@@ -21,7 +21,7 @@ KEPT = ("recipe", "network", "data", "data_digest", "fingerprint", "validation_a
 
 
 class RegistryError(PipelineError):
-    """The registry cannot do this; the message is one sentence that says why."""
+    """The registry refuses; the message is one sentence with the reason."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, device, and the fingerprint that makes two runs the same run."""
+"""Provenance of a result: code, versions, device, and the fingerprint that identifies equal runs."""
 
 import hashlib
 import importlib.metadata
@@ -21,7 +21,7 @@ PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "mlflow
 
 
 def code_digest() -> str:
-    """SHA-256 over the modules that decide a model, the same with either kind of line ends."""
+    """SHA-256 over the modules that decide a model; LF and CRLF line ends give the same digest."""
     package = Path(__file__).parents[1]
     files = [file for pattern in DECISIVE for file in sorted(package.glob(pattern))]
     return hashlib.sha256(b"".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)).hexdigest()
@@ -50,9 +50,9 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(recipe: Recipe, seed: int, device: torch.device, dataset: DataSet) -> str:
-    """SHA-256 over what decides a model: recipe, seed, kind of device and its precision, data, code and the versions.
+    """SHA-256 over everything that decides a model: recipe, seed, device type, precision, data, code and versions.
 
-    Two runs of one fingerprint on one machine's CPU give the same weights.
+    Two runs with the same fingerprint on the same machine's CPU end with the same weights.
     """
     decides = {
         "recipe": {field: value for field, value in asdict(recipe).items() if field not in ("name", "about")},

@@ -35,7 +35,7 @@ Grey = NDArray[np.float32]
 
 # from_pictures checks a limit of its own before decoding; Pillow would only warn.
 Image.MAX_IMAGE_PIXELS = None
-# What is wrong with a form is told to the client that sent it, not to the log.
+# The client receives the error of a malformed form; the log does not.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 

@@ -181,7 +181,7 @@ class Store:
             retry = FIRST_RETRY_SECONDS if done else min(2 * retry, self._settings.poll_seconds)
 
     def _run(self, update: Callable[[], bool | None]) -> bool:
-        """Run one update; log any failure, so that the thread goes on and the service receives later models."""
+        """Run one update; log any failure, so that the thread survives and the service receives later models."""
         try:
             return bool(update())
         except Exception:

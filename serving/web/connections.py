@@ -135,7 +135,7 @@ async def result_while_connected(scope: Scope, future: asyncio.Future[Result]) -
         Exception: the exception of the future.
     """
     scope[_AWAITED] = future
-    del future  # its exception refers to this frame, and so to the body: the frame must not refer back
+    del future  # its exception refers to this frame, and so to the body: the frame must not refer to it
     try:
         result: Result = await scope[_AWAITED]
         return result

@@ -38,7 +38,7 @@ def pipeline(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 @dataclass(frozen=True)
 class Done:
-    """What a command did: its exit code, its log lines and its standard output."""
+    """Exit code, log lines and standard output of a command."""
 
     returncode: int
     log: list[str]

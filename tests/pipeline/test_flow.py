@@ -30,7 +30,7 @@ TRAIN = ["train", "--data", "tenth", "--recipe", "quick", "--minimum-accuracy", 
 
 @pytest.fixture(scope="module")
 def told() -> list[str]:
-    """What the commands of this module logged, in order."""
+    """Log lines of the commands in this module, in order."""
     return []
 
 
@@ -116,7 +116,7 @@ def test_data_set_is_an_input_with_its_digest(tenth: DataSet) -> None:
 def test_pictures_report_and_console_log_are_artifacts() -> None:
     run = runs()[1]
     page = artifact(run, "report.html").decode()
-    for name in report.TOLD:
+    for name in report.CAPTIONS:
         picture = artifact(run, f"pictures/{name}.png")
         assert Image.open(io.BytesIO(picture)).width == 1200
         assert b64encode(picture).decode() in page, name

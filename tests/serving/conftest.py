@@ -59,7 +59,7 @@ def start_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any
         folder = tmp_path_factory.mktemp("service")
         port = free_port()
         environment = {
-            # An empty setting counts as none: the service has those of this call, not those of whoever runs it.
+            # An empty setting counts as unset: only the settings of this call apply, not the developer's.
             **{name: "" for name in os.environ if name.startswith("SERVING_")},
             "BENTOML_DO_NOT_TRACK": "True",
             "BENTOML_HOME": str(folder / "bentoml"),

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 @dataclass
 class Registry:
-    """Where it is, a client of it, and a folder for what is put into it."""
+    """Its URI, a client of it, and a folder for its artifacts."""
 
     uri: str
     client: MlflowClient

@@ -37,7 +37,7 @@ def pictures(tenth: DataSet) -> list[report.Picture]:
 
 
 def test_all_pictures_are_drawn_in_order_each_1200_wide_with_words(pictures: list[report.Picture]) -> None:
-    assert [picture.name for picture in pictures] == list(report.TOLD)
+    assert [picture.name for picture in pictures] == list(report.CAPTIONS)
     for picture in pictures:
         assert Image.open(io.BytesIO(picture.png)).width == 1200, picture.name
         assert re.fullmatch(r".{20,}[^.]\. .{20,}\.", picture.words), picture.words
@@ -45,7 +45,7 @@ def test_all_pictures_are_drawn_in_order_each_1200_wide_with_words(pictures: lis
 
 def test_every_picture_is_documented() -> None:
     page = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text()
-    assert re.findall(r"^\| `pictures/(.+)\.png` \|", page, re.MULTILINE) == list(report.TOLD)
+    assert re.findall(r"^\| `pictures/(.+)\.png` \|", page, re.MULTILINE) == list(report.CAPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_every_picture_is_documented() -> None:
 )
 def test_every_kind_of_network_can_be_drawn(network: Architecture, missing: set[str], tenth: DataSet) -> None:
     names = {picture.name for picture in drawn(replace(QUICK, network=network), tenth)}
-    assert names == set(report.TOLD) - missing
+    assert names == set(report.CAPTIONS) - missing
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags with their attributes, and whether each that must be closed is."""
+    """The tags of a page with their attributes; asserts that each tag is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def test_page_holds_every_picture_with_its_words_and_a_sentence(pictures: list[r
         kind, data = str(image["src"]).split(",")
         assert kind == "data:image/png;base64"
         assert b64decode(data) == picture.png
-    for heading, sentence in report.TOLD.values():
+    for heading, sentence in report.CAPTIONS.values():
         assert f">{heading}</h2>" in text
         assert f"<p>{sentence.replace(chr(39), '&#x27;')}</p>" in text
 
