@@ -29,7 +29,7 @@ class Row:
 
     recipe: str
     parameters: int
-    macs: int  # multiply-accumulate operations per picture
+    macs: int  # multiplications with addition, per picture
     epochs: int
     seeds: int
     validation_accuracy_mean: float

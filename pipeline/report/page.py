@@ -30,13 +30,13 @@ SEARCHED = 500  # test digits that are searched for patches with a strong respon
 CAPTIONS = {
     "training-curves": (
         "How it learned",
-        "In each epoch the network saw every training digit once. It never learns from the validation digits: they show "
-        "whether it generalises or only memorises.",
+        "In each epoch the network saw every training digit once. It never learns from the validation digits: they "
+        "show whether it generalises or only memorises.",
     ),
     "filters": (
         "What the first layer looks for",
-        "Each filter slides over the picture and responds if the ink matches its weights. Many have become detectors of "
-        "an edge or a line in one direction.",
+        "Each filter slides over the picture and responds if the ink matches its weights. Many have become detectors "
+        "of an edge or a line in one direction.",
     ),
     "filters-over-epochs": (
         "How these filters grew",
@@ -50,8 +50,8 @@ CAPTIONS = {
     ),
     "feature-maps": (
         "What the layers see in each digit",
-        "A feature map is the response of one filter at every place of the picture. In the first layer the digit is easy "
-        "to see. Deeper layers show less of the ink and more of the shapes.",
+        "A feature map is the response of one filter at every place of the picture. In the first layer the digit is "
+        "easy to see. Deeper layers show less of the ink and more of the shapes.",
     ),
     "confusion-matrix": (
         "Which digits it confuses",

@@ -28,7 +28,7 @@ IMAGES = 5500  # of the tenth, to train on
 
 
 class Told(logging.Handler):
-    """What the commands logged, in order; `stop_at` sends a signal when a line begins so."""
+    """Log lines in order; sends a signal when a line begins with `stop_at`."""
 
     def __init__(self) -> None:
         super().__init__()
