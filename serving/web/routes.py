@@ -186,6 +186,7 @@ class ShortPath:
             return from_json(body, most)
         if media_type == BYTES:
             return from_raw(body, most)
+        # Starlette's form parser drops truncated files silently and reports too many files as a malformed form.
         return from_form(body, content_type, most, self._settings.max_picture_pixels)
 
     def _uniform(self, scope: Scope, send: Send) -> Send:
