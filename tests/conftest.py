@@ -1,7 +1,8 @@
 """Shared fixtures: the bundled digits, and a model that was trained on them."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does, before torch is imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
+from filelock import FileLock
+from mlflow import MlflowClient
 from numpy.typing import NDArray
 
 from pipeline import evaluation, export
-from pipeline.data import mnist as data
+from pipeline.data import mnist
 from pipeline.data.dataset import DataSet
-from pipeline.networks import Network
+from pipeline.networks import Network, build
 from pipeline.recipes import RECIPES
 from pipeline.training.loop import train
 from pipeline.training.run import Run
@@ -24,6 +29,7 @@ from tests.processes import mlflow_server
 CPU = torch.device("cpu")
 # Good enough for tests in seconds: without augmentation and averaging the network learns the tenth fast.
 QUICK = replace(RECIPES["chapter"], name="quick", batch_size=64, learning_rate=3e-3, one_cycle=True)
+TRAINED = replace(QUICK, epochs=4)
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +42,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def tenth() -> DataSet:
-    return data.load("tenth", None, Path("unused"))
+    return mnist.load("tenth", None, Path("unused"))
 
 
 @pytest.fixture(scope="session")
 def full_mnist() -> DataSet:
     """The full MNIST of MNIST_DIR; tests that ask for it are marked `full`."""
-    return data.load("full", Path(os.environ["MNIST_DIR"]), Path("unused"))
+    return mnist.load("full", Path(os.environ["MNIST_DIR"]), Path("unused"))
 
 
 @pytest.fixture(scope="session")
@@ -53,30 +59,71 @@ def test_digits(tenth: DataSet) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @pytest.fixture(scope="session")
-def network(tenth: DataSet) -> Network:
-    return train(Run(replace(QUICK, epochs=4), 1, tenth, CPU)).network
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a file once for all processes that run the tests: `once(name, make)` returns its path."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def path_of(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(folder / f"{name}.lock"):
+            if not (folder / name).exists():
+                unfinished = folder / f"unfinished-{name}"
+                make(unfinished)
+                unfinished.replace(folder / name)
+        return folder / name
+
+    return path_of
 
 
 @pytest.fixture(scope="session")
-def model_file(network: Network, tenth: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(once: Callable[..., Path], tenth: DataSet) -> Path:
+    """The weights of a network trained on the tenth."""
+    return once("network.pt", lambda to: torch.save(train(Run(TRAINED, 1, tenth, CPU)).network.state_dict(), to))
+
+
+@pytest.fixture(scope="session")
+def network(trained: Path) -> Network:
+    network = build(TRAINED.network)
+    network.load_state_dict(torch.load(trained))
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def model_file(once: Callable[..., Path], network: Network, tenth: DataSet) -> Path:
     """A trained and proven `model.onnx`."""
-    file = tmp_path_factory.mktemp("model") / "model.onnx"
-    validation = evaluation.evaluate(network, tenth.validation)
-    metadata = {
-        "run_id": "0" * 32,
-        "recipe": "quick",
-        "data": "tenth",
-        "data_source": "bundled tenth",
-        "data_digest": tenth.digest,
-        "code_digest": "0" * 64,
-        "fingerprint": "0" * 64,
-        "validation_accuracy": f"{validation.accuracy():.6f}",
-        "test_accuracy": f"{evaluation.evaluate(network, tenth.read_test()).accuracy():.6f}",
-    }
-    temperature = evaluation.fit_temperature(validation)
-    golden = export.choose_golden(tenth.validation)
-    export.export(network, temperature, metadata, golden, [tenth.validation], file)
-    return file
+
+    def make(file: Path) -> None:
+        validation = evaluation.evaluate(network, tenth.validation)
+        metadata = {
+            "run_id": "0" * 32,
+            "recipe": "quick",
+            "data": "tenth",
+            "data_source": "bundled tenth",
+            "data_digest": tenth.digest,
+            "code_digest": "0" * 64,
+            "fingerprint": "0" * 64,
+            "validation_accuracy": f"{validation.accuracy():.6f}",
+            "test_accuracy": f"{evaluation.evaluate(network, tenth.read_test()).accuracy():.6f}",
+        }
+        temperature = evaluation.fit_temperature(validation)
+        golden = export.choose_golden(tenth.validation)
+        export.export(network, temperature, metadata, golden, [tenth.validation], file)
+
+    return once("model.onnx", make)
+
+
+@pytest.fixture(scope="session")
+def empty_store(once: Callable[..., Path]) -> Path:
+    """An MLflow database without experiments: made once, because its migrations take seconds."""
+    return once("mlflow.db", lambda to: MlflowClient(f"sqlite:///{to}").search_experiments())
+
+
+@pytest.fixture
+def state(empty_store: Path, tmp_path: Path) -> Path:
+    """A state folder for commands, with an MLflow database in it."""
+    (tmp_path / "state").mkdir()
+    shutil.copy(empty_store, tmp_path / "state" / "mlflow.db")
+    return tmp_path / "state"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,7 +135,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
     """A real MLflow server."""
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
+    folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with mlflow_server(folder) as url:
         yield url

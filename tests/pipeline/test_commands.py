@@ -5,6 +5,7 @@ The other commands run in this process, which has torch and MLflow imported alre
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,15 +139,15 @@ def test_unreachable_mlflow_is_waited_for_and_then_told(tmp_path: Path, command:
     assert f"The MLflow server at {uri} did not answer within 7 s: start it, or correct" in done.log[-1]
 
 
-def test_commands_on_an_empty_registry_say_what_to_do(tmp_path: Path, command: Callable[..., Done]) -> None:
+def test_commands_on_an_empty_registry_say_what_to_do(state: Path, command: Callable[..., Done]) -> None:
     for arguments in (["export", "--to", "model.onnx"], ["promote", "--data", "tenth"], ["rollback"]):
-        done = command(*arguments, "--state-dir", str(tmp_path))
+        done = command(*arguments, "--state-dir", str(state))
         assert done.returncode == 1
         assert "python -m pipeline" in done.log[-1]
 
 
-def test_status_of_an_empty_registry(tmp_path: Path, command: Callable[..., Done]) -> None:
-    done = command("status", "--state-dir", str(tmp_path))
+def test_status_of_an_empty_registry(state: Path, command: Callable[..., Done]) -> None:
+    done = command("status", "--state-dir", str(state))
     assert done.returncode == 0
     assert done.stdout.strip() == "No version is registered yet: run `python -m pipeline train`."
 
@@ -165,7 +166,7 @@ def test_a_command_that_does_not_train_can_be_stopped_as_well(tmp_path: Path, st
         assert process.wait(30) == 130
 
 
-def test_docker_stop_ends_a_run_in_order(tmp_path: Path) -> None:
+def test_docker_stop_ends_a_run_in_order(tmp_path: Path, state: Path) -> None:
     log = tmp_path / "log"
     command = [
         sys.executable,
@@ -175,21 +176,22 @@ def test_docker_stop_ends_a_run_in_order(tmp_path: Path) -> None:
         "--data",
         "tenth",
         "--state-dir",
-        str(tmp_path / "var"),
+        str(state),
     ]
     with running(command, {}, log) as process:
         wait_until(lambda: "dense, epoch 1/5" in log.read_text(), "the first epoch")
         process.terminate()
         assert process.wait(60) == 130
     assert log.read_text().splitlines()[-1].endswith("Progress is saved; run the same command to resume.")
-    assert [file.name[:6] for file in (tmp_path / "var" / "checkpoints").iterdir()] == ["dense-"]
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/var/mlflow.db")
+    assert [file.name[:6] for file in (state / "checkpoints").iterdir()] == ["dense-"]
+    mlflow.set_tracking_uri(f"sqlite:///{state}/mlflow.db")
     (run,) = mlflow.search_runs(experiment_names=["digits"], output_format="list")
     assert run.info.status == "FAILED"
 
 
-def test_mlflow_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
+def test_mlflow_that_goes_away_is_one_sentence(tmp_path: Path, empty_store: Path) -> None:
     log = tmp_path / "log"
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     command = [sys.executable, "-m", "pipeline", "train", "--data", "tenth", "--state-dir", str(tmp_path)]
     with ExitStack() as training:
         with mlflow_server(tmp_path) as url:
@@ -200,11 +202,14 @@ def test_mlflow_that_goes_away_is_one_sentence(tmp_path: Path) -> None:
     assert "MLflow failed: " in log.read_text().splitlines()[-1]
 
 
-def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path) -> None:
+def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path, empty_store: Path) -> None:
     recipe = tmp_path / "short.toml"
     recipe.write_text("epochs_on_tenth = 4\nbatch_size = 64\none_cycle = true\naveraging = 0.9\nlearning_rate = 0.003")
     command = ["train", "--data", "tenth", "--recipe", str(recipe), "--minimum-accuracy", "0.5"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder in (whole, cut):
+        folder.mkdir()
+        shutil.copy(empty_store, folder / "mlflow.db")
     assert pipeline(*command, "--state-dir", str(whole)).returncode == 0
     log = tmp_path / "log"
     with running([sys.executable, "-m", "pipeline", *command, "--state-dir", str(cut)], {}, log) as process:
@@ -232,10 +237,10 @@ def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path
     assert [metric.step for metric in history] == [1, 2, 3, 4]
 
 
-def test_run_that_was_stopped_again_and_again_has_all_it_said_in_one_log(tmp_path: Path) -> None:
+def test_run_that_was_stopped_again_and_again_has_all_it_said_in_one_log(tmp_path: Path, state: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-m", "pipeline", "train", "--data", "tenth", "--recipe", "dense"]
-    command += ["--state-dir", str(tmp_path), "--minimum-accuracy", "0.5"]
+    command += ["--state-dir", str(state), "--minimum-accuracy", "0.5"]
     for reached in ("dense, epoch 1/5", "dense, epoch 2/5"):
         with running(command, {}, log) as process:
             wait_until(partial(_holds, log, reached), "the epoch")

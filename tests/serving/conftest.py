@@ -162,9 +162,10 @@ def _registry_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with an empty registry: made once, because its migrations take seconds."""
+def empty_database(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """An MLflow database with an empty registry."""
     path = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    shutil.copy(empty_store, path)
     MlflowClient(f"sqlite:///{path}").create_registered_model("digits")
     return path
 

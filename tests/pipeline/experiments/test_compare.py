@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import statistics
 from collections.abc import Iterator
@@ -43,8 +44,9 @@ class Told(logging.Handler):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
+    shutil.copy(empty_store, folder / "mlflow.db")
     for name, text in RECIPES.items():
         (folder / f"{name}.toml").write_text(text)
     return folder

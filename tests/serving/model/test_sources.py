@@ -1,4 +1,5 @@
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -119,8 +120,9 @@ def test_recreated_registry_with_same_version_is_detected(
 
 
 def test_champion_keeps_serving_after_mlflow_server_stops(
-    model_file: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_file: Path, settings: Settings, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
