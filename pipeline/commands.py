@@ -32,6 +32,7 @@ from pipeline.settings import (
 )
 from pipeline.tracking import registry
 from pipeline.tracking.connection import connect
+from pipeline.tracking.descriptions import describe_experiment
 from pipeline.tracking.registry import CHAMPION, PREVIOUS, RegistryError
 from pipeline.training.devices import choose_device, describe_device
 from pipeline.training.run import Run
@@ -50,6 +51,7 @@ def train(settings: TrainSettings) -> None:
     # A recorded verdict stands, or a rollback would not last; without a champion another minimum may let it pass.
     if known is None or not promotion.is_judged(known) or registry.by_alias(CHAMPION) is None:
         promotion.consider(version, dataset.validation, _gate(settings))
+    log.info("Runs: %s", describe_experiment())
     promotion.require_champion(version)
 
 
@@ -61,6 +63,7 @@ def compare(settings: CompareSettings) -> None:
     terminal = Console()
     # Without a terminal rich assumes 80 columns, too few for the table.
     Console(width=None if terminal.is_terminal else max(terminal.width, 120)).print(table.draw(rows))
+    log.info("Runs: %s", describe_experiment())
 
 
 def export(settings: ExportSettings) -> None:

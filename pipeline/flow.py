@@ -17,6 +17,7 @@ from pipeline.recipes import RECIPES
 from pipeline.report import page
 from pipeline.settings import RunSettings
 from pipeline.tracking import registry, runs
+from pipeline.tracking.descriptions import describe_run
 from pipeline.tracking.registry import Version
 from pipeline.tracking.runs import ActiveRun, EpochLogger
 from pipeline.training.checkpoint import Checkpoint
@@ -141,13 +142,15 @@ def _train_and_evaluate(
 
 
 def _log_report(run: Run, result: Result, active: ActiveRun) -> None:
-    """Log the pictures of a run and its report: last, since the report shows the metrics logged until then."""
+    """Log pictures, report and description of a run: last, since they show the metrics logged until then."""
     started = time.perf_counter()
     pictures = page.draw(run.recipe, result.trained, result.test_digits, result.test, result.temperature)
     recorded = active.recorded()
     title = f"{recorded.name}: test accuracy {result.test.accuracy():.2%}"
     html = page.write(title, run.recipe.about, recorded.tags.get("warning", ""), page.describe(recorded), pictures)
     active.log_files({f"pictures/{picture.name}.png": picture.png for picture in pictures} | {"report.html": html})
+    report = active.page_of("report.html")
+    active.describe(describe_run(run.recipe.about, recorded.metrics, recorded.tags, report))
     size = len(html) + sum(len(picture.png) for picture in pictures)
     log.info(
         "%d pictures and report.html, %.1f MB, drawn and logged in %.1f s.",

@@ -143,14 +143,16 @@ def rollback(confirmed: bool) -> tuple[Version, Version]:
 def _record(candidate: Version, verdict: Verdict, champion: Version | None) -> None:
     """Move the aliases if the candidate is promoted, and write the verdict into its tags.
 
-    The verdict comes last: if this is interrupted, the next `train` judges the version again.
+    The verdict comes after the aliases: if this is interrupted, the next `train` judges the version again.
     """
     if verdict.promoted:
         if champion:
             registry.set_alias(PREVIOUS, champion)
         registry.set_alias(CHAMPION, candidate)
-    registry.set_tag(candidate, "promoted", str(verdict.promoted).lower())
-    registry.set_tag(candidate, "verdict", verdict.reason)
+    tags = {"promoted": str(verdict.promoted).lower(), "verdict": verdict.reason}
+    for name, value in tags.items():
+        registry.set_tag(candidate, name, value)
+    registry.describe(candidate, candidate.tags | tags)
     outcome = "champion" if verdict.promoted else "not promoted"
     log.info("Version %s is %s: %s.", candidate.number, outcome, verdict.reason)
 

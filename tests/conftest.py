@@ -65,12 +65,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
     folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def path_of(name: str, make: Callable[[Path], object]) -> Path:
+        made, unfinished = folder / f"made-{name}", folder / f"unfinished-{name}"
         with FileLock(folder / f"{name}.lock"):
-            if not (folder / name).exists():
-                unfinished = folder / f"unfinished-{name}"
-                make(unfinished)
-                unfinished.replace(folder / name)
-        return folder / name
+            if not made.exists():
+                unfinished.mkdir()
+                make(unfinished / name)
+                unfinished.rename(made)
+        return made / name
 
     return path_of
 

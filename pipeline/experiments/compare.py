@@ -61,14 +61,17 @@ def compare(planned: Sequence[Run], settings: CompareSettings) -> list[Row]:
             for name in recipes
         ]
         caption = _caption(len(planned) // len(recipes), planned[0])
+        comparison = table.to_markdown(rows, caption)
         origin = {f"{run.recipe.name}, seed {run.seed}": finished[run.fingerprint].id for run in planned}
         active.log_files(
             {
                 "comparison.csv": table.to_csv(rows),
-                "comparison.md": table.to_markdown(rows, caption),
+                "comparison.md": comparison,
                 "runs.json": json.dumps(origin, indent=2),
             }
         )
+        accuracies = ", ".join(f"{row.recipe} {row.test_accuracy_mean:.2%}" for row in rows)
+        active.describe(f"Test accuracy: {accuracies}.\n\n{comparison}")
         active.log_figure(chart.draw_comparison(rows, caption), "pictures/comparison.png")
     log.info("The table and the chart are in MLflow, run %s (comparison).", active.id)
     return rows

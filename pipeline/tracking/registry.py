@@ -13,6 +13,7 @@ from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from pipeline import PipelineError
+from pipeline.tracking.descriptions import MODEL_DESCRIPTION, describe_version
 from pipeline.training.fingerprint import PACKAGES, versions
 
 MODEL = "digits"
@@ -31,6 +32,7 @@ class Version:
     number: int
     run_id: str
     tags: dict[str, str]
+    description: str = ""
 
 
 def register(file: Path, example: NDArray[np.uint8]) -> Version:
@@ -51,7 +53,11 @@ def register(file: Path, example: NDArray[np.uint8]) -> Version:
         pip_requirements=[f"{name}=={versions()[name]}" for name in PACKAGES if name.startswith("onnx")],
     )
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key in KEPT}
-    return _version(mlflow.register_model(logged.model_uri, MODEL, tags=kept))
+    version = _version(mlflow.register_model(logged.model_uri, MODEL, tags=kept))
+    client = mlflow.MlflowClient()
+    if not client.get_registered_model(MODEL).description:
+        client.update_registered_model(MODEL, MODEL_DESCRIPTION)
+    return version
 
 
 def find(fingerprint: str) -> Version | None:
@@ -99,6 +105,12 @@ def set_tag(version: Version, name: str, value: str) -> None:
     mlflow.MlflowClient().set_model_version_tag(MODEL, str(version.number), name, value)
 
 
+def describe(version: Version, tags: dict[str, str]) -> None:
+    """Set a version's description from its new tags, unless a user wrote the present one."""
+    if version.description in ("", describe_version(version.tags)):
+        mlflow.MlflowClient().update_model_version(MODEL, str(version.number), describe_version(tags))
+
+
 def download(version: Version, folder: Path) -> Path:
     """Download a version's ONNX file into `folder`."""
     got = mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{version.number}", dst_path=str(folder))
@@ -107,7 +119,7 @@ def download(version: Version, folder: Path) -> Path:
 
 def _version(found: ModelVersion) -> Version:
     # MLflow's server returns the number as text, its embedded store as an integer.
-    return Version(int(found.version), found.run_id or "", dict(found.tags))
+    return Version(int(found.version), found.run_id or "", dict(found.tags), found.description or "")
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:

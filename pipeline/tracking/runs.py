@@ -21,6 +21,7 @@ from torch import Tensor
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.recipes import Recipe
 from pipeline.tracking.connection import EXPERIMENT
+from pipeline.tracking.descriptions import MODE, NOTE
 from pipeline.training.callback import Callback, Epoch
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,18 @@ class ActiveRun:
         resumed: whether it continues a run that was interrupted.
     """
 
-    def __init__(self, run_id: str, resumed: bool) -> None:
-        self.id, self.resumed = run_id, resumed
+    def __init__(self, run: MlflowRun, resumed: bool) -> None:
+        self.id, self.resumed = run.info.run_id, resumed
+        self._page = f"#/experiments/{run.info.experiment_id}/runs/{self.id}"
         self._client = mlflow.MlflowClient()
+
+    def page_of(self, artifact: str) -> str:
+        """The address of MLflow's page of an artifact, for a link on another page of MLflow."""
+        return f"{self._page}/artifacts/{artifact}?{MODE}"
+
+    def describe(self, text: str) -> None:
+        """Set the run's description, in Markdown."""
+        self._client.set_tag(self.id, NOTE, text)
 
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
         """Log settings and choices by name."""
@@ -161,7 +171,7 @@ def start(name: str, tags: dict[str, str], interrupted: str | None = None) -> It
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logging.getLogger().addHandler(handler)
         try:
-            yield ActiveRun(active.info.run_id, known is not None)
+            yield ActiveRun(active, known is not None)
         except Exception as error:
             log.error("The run failed: %s", error)
             raise

@@ -1,6 +1,7 @@
 """The commands end to end, against a real MLflow server."""
 
 import io
+import json
 import logging
 import re
 from base64 import b64encode
@@ -21,7 +22,7 @@ from pipeline.data.dataset import DataSet, Digits
 from pipeline.recipes import RECIPES
 from pipeline.report import illustrations
 from pipeline.report import page as report
-from pipeline.tracking import registry
+from pipeline.tracking import descriptions, registry
 from pipeline.training import fingerprint as provenance
 from tests.conftest import QUICK
 
@@ -133,6 +134,50 @@ def test_pictures_report_and_console_log_are_artifacts() -> None:
     assert "Exporting to ONNX" in console
 
 
+def test_descriptions_of_experiment_run_model_and_version_hold_the_key_facts() -> None:
+    dense, quick = runs()
+    metrics = quick.data.metrics
+    note = quick.data.tags["mlflow.note.content"]
+    gain = 100 * metrics["test_accuracy_over_dense"]
+    assert note.startswith(
+        f"Test accuracy {metrics['test_accuracy']:.2%}, validation {metrics['final_validation_accuracy']:.2%}, "
+        f"{gain:+.2f} points against the dense network. [Report with pictures](#/experiments/"
+        f"{quick.info.experiment_id}/runs/{quick.info.run_id}/artifacts/report.html?workflowType=machine_learning)"
+        f"\n\n{QUICK.about}\n\n421,642 parameters, 5 epochs, "
+    )
+    assert "Data: tenth (" in note
+    assert "Trained on the bundled tenth" in note
+    assert dense.data.tags["mlflow.note.content"].startswith("Test accuracy 9")
+    assert "points" not in dense.data.tags["mlflow.note.content"].splitlines()[0]
+    assert "report" in mlflow.get_experiment_by_name("digits").tags["mlflow.note.content"]
+    assert "`champion`" in mlflow.MlflowClient().get_registered_model("digits").description
+    assert registry.get(1).description == (
+        f"Test accuracy {metrics['test_accuracy']:.2%}, validation {metrics['final_validation_accuracy']:.2%}, "
+        f"recipe quick, data tenth.\n\nPromoted: {registry.get(1).tags['verdict']}."
+    )
+
+
+def test_table_of_runs_has_columns_that_every_run_fills() -> None:
+    view = json.loads(mlflow.get_experiment_by_name("digits").tags["mlflow.sharedViewState.digits"])
+    assert view["selectedColumns"][0] == "metrics.`test_accuracy`"
+    assert view["selectedColumns"] == view["columnOrder"] == list(view["columnWidths"])
+    for run in runs():
+        for column in view["selectedColumns"]:
+            kind, name = column.replace("`", "").split(".", 1)
+            kept = {"metrics": run.data.metrics, "params": run.data.params, "tags": run.data.tags}
+            assert kind == "attributes" or name in kept[kind], column
+
+
+def test_address_of_the_table_is_the_public_one(
+    mlflow_url: str, monkeypatch: pytest.MonkeyPatch, connected: None
+) -> None:
+    experiment = mlflow.get_experiment_by_name("digits").experiment_id
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey=digits"
+    assert descriptions.describe_experiment() == f"{mlflow_url}/{page}"
+    monkeypatch.setenv("MLFLOW_PUBLIC_URL", "http://localhost:5001/")
+    assert descriptions.describe_experiment() == f"http://localhost:5001/{page}"
+
+
 def test_pictures_of_the_docs_are_those_of_the_champions_run(tmp_path: Path) -> None:
     illustrations.main(tmp_path)
     for name in illustrations.OF_A_RUN:
@@ -163,8 +208,13 @@ def test_registered_file_answers_as_pytorch_did(tenth: DataSet, tmp_path: Path) 
 
 
 def test_same_settings_data_and_code_are_not_trained_again(told: list[str]) -> None:
+    client = mlflow.MlflowClient()
+    experiment = mlflow.get_experiment_by_name("digits").experiment_id
+    client.set_experiment_tag(experiment, "mlflow.note.content", "Ours.")
+    client.update_registered_model("digits", "Ours too.")
     assert main(TRAIN) == 0
-    assert told[-2] == "Version 1 already matches these settings, data and code; skipping training (--fresh)."
+    assert told[-3] == "Version 1 already matches these settings, data and code; skipping training (--fresh)."
+    assert told[-2] == f"Runs: {descriptions.describe_experiment()}"
     assert told[-1].startswith("Champion: version 1 (quick, ")
     assert len(runs()) == 2
 
@@ -189,6 +239,7 @@ def test_export_to_the_standard_output_is_the_file_alone(
 def test_worse_version_is_refused_and_the_champion_stays(told: list[str]) -> None:
     assert main(["train", "--data", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.8"]) == 0
     assert any("Version 2 is not promoted: it is worse than the champion" in line for line in told)
+    assert "Not promoted: it is worse than the champion" in registry.get(2).description
     assert told[-1].startswith("Champion: version 1")
     assert (champion(), registry.get(2).tags["promoted"]) == ("1", "false")
 
@@ -197,6 +248,8 @@ def test_fresh_trains_again_and_rollback_goes_back_and_forth(told: list[str]) ->
     before = len(runs())
     assert main([*TRAIN, "--fresh"]) == 0
     assert len(runs()) == before + 1
+    assert mlflow.get_experiment_by_name("digits").tags["mlflow.note.content"] == "Ours."
+    assert mlflow.MlflowClient().get_registered_model("digits").description == "Ours too."
     assert champion() == "3"  # the same weights lose no digit
     assert "(0 won, 0 lost" in registry.get(3).tags["verdict"]
     for expected in ("1", "3", "1"):
@@ -209,7 +262,9 @@ def test_promote_judges_the_version_that_is_named(told: list[str]) -> None:
     gate = ["--data", "tenth", "--minimum-accuracy", "0.8"]
     assert main(["promote", "--version", "2", *gate]) == 1
     assert told[-1] == "Version 2 did not pass the gate."
+    mlflow.MlflowClient().update_model_version("digits", "3", "A description of the user.")
     assert main(["promote", "--version", "3", *gate]) == 0
+    assert registry.get(3).description == "A description of the user."
     assert champion() == "3"
     assert main(["promote", "--version", "99", *gate]) == 1
     assert told[-1] == "digits has no version 99; there are: 1, 2, 3."
@@ -230,6 +285,9 @@ def test_a_promotion_that_was_cut_off_is_judged_again(told: list[str], monkeypat
     assert champion() == "4"
     previous = registry.by_alias("previous")
     assert previous and previous.number == 3
+    assert registry.get(4).description.endswith(f"
+
+Promoted: {registry.get(4).tags['verdict']}.")
     # against the one before it, not against itself, nor as if there had been none
     assert registry.get(4).tags["verdict"].startswith("it does not lose to the champion: ")
 

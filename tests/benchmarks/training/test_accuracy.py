@@ -1,5 +1,6 @@
 """The evaluation of recipes on held-out digits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def test_held_out_digits_are_evaluated_and_not_learned_from(
 
     monkeypatch.setattr(accuracy, "HELD_OUT", 1500)
     monkeypatch.setattr(accuracy, "train", recorded)
-    monkeypatch.setattr(DataSet, "read_test", lambda _: pytest.fail("the test digits were read"))
-    accuracy.hold_out([str(recipe)], 2, tenth, torch.device("cpu"))
+    unread = replace(tenth, read_test=lambda: pytest.fail("the test digits were read"))
+    accuracy.hold_out([str(recipe)], 2, unread, torch.device("cpu"))
     assert len(learned_from) == 2
     for digits in learned_from:
         assert torch.equal(digits.images, tenth.train.images[:4000])

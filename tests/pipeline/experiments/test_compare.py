@@ -188,6 +188,17 @@ def test_table_is_there_for_people_with_a_picture_and_the_origin_of_each_number(
     }
 
 
+def test_description_of_the_comparison_is_its_table_below_the_accuracies() -> None:
+    (parent,) = parents()
+    means = [
+        statistics.mean(run.data.metrics["test_accuracy"] for run in runs(f"tags.recipe = '{recipe}'"))
+        for recipe in ("small", "other")
+    ]
+    first, rest = parent.data.tags["mlflow.note.content"].split("\n\n", 1)
+    assert first == f"Test accuracy: small {means[0]:.2%}, other {means[1]:.2%}."
+    assert rest == artifact(parent, "comparison.md").decode()
+
+
 def test_parent_tells_data_device_and_seeds() -> None:
     (parent,) = parents()
     tags = parent.data.tags
@@ -203,7 +214,9 @@ def test_finished_comparison_shows_its_table_again_and_trains_nothing(
 ) -> None:
     before = len(runs())
     assert compare(folder, "small", "other") == 0
-    assert told[-1] == "This comparison is already finished; skipping training (--fresh repeats it)."
+    assert told[-2] == "This comparison is already finished; skipping training (--fresh repeats it)."
+    assert told[-1].startswith(f"Runs: `mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db`, then http://")
+    assert told[-1].endswith("/runs?workflowType=machine_learning&viewStateShareKey=digits")
     shown = capsys.readouterr().out
     small = artifact(parents()[0], "comparison.md").decode().splitlines()[4].strip("|").split("|")
     assert all(cell.strip() in shown for cell in small)

@@ -218,7 +218,7 @@ def test_small_bodies_that_would_expand_are_refused(service: Service, test_digit
     for body in bodies:
         answer = service.client.post("/predict", content=body, headers=JSON)
         assert answer.status_code == 413
-        assert "more values than 1024 images have" in sentence(answer)
+        assert "more values than 1024 images (SERVING_MAX_IMAGES)" in sentence(answer)
     answer = service.client.post("/predict/files", files=[("files", ("a.png", bomb(test_digits)))])
     assert answer.status_code == 413
     assert "60000x60000" in sentence(answer)
