@@ -15,6 +15,9 @@ INSTALLED := $(VENV)/.installed
 	down clean
 .DEFAULT_GOAL := help
 
+# A process per core, up to four; the tests of a module run in order in one of them.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -31,7 +34,7 @@ free-port:
 test: lint types unit ## everything that needs no container: lint, types, tests
 
 test-fast: $(INSTALLED) ## the tests that take under a minute together, without lint and types
-	$(BIN)/python -m pytest -m "not slow and not stack and not browser" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not stack and not browser" $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## style, formatting, import rules, language and workflows
 	$(BIN)/ruff check .
@@ -44,7 +47,7 @@ types: $(INSTALLED) ## static types, by mypy
 	$(BIN)/mypy
 
 unit: $(INSTALLED) ## the tests alone; PYTEST_ARGS="-k gate" narrows them
-	$(BIN)/python -m pytest -m "not stack and not browser" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not stack and not browser" $(PYTEST_ARGS)
 
 test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down (MNIST_DIR must be set); /draw in chromium
 	$(BIN)/python -m pytest -m "stack or browser" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)

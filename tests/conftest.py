@@ -30,6 +30,7 @@ CPU = torch.device("cpu")
 # Good enough for tests in seconds: without augmentation and averaging the network learns the tenth fast.
 QUICK = replace(RECIPES["chapter"], name="quick", batch_size=64, learning_rate=3e-3, one_cycle=True)
 TRAINED = replace(QUICK, epochs=4)
+SERVERS = {"full_mnist", "mlflow_url", "start_service", "registry", "empty_store"}  # fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -128,11 +129,12 @@ def state(empty_store: Path, tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests on the full set without MNIST_DIR; the summary lists them."""
-    if not os.environ.get("MNIST_DIR"):
-        for item in items:
-            if item.get_closest_marker("full"):
-                item.add_marker(pytest.mark.skip(reason="set MNIST_DIR to test on the full MNIST"))
+    """Mark tests of benchmarks and tests that need a server as slow; skip those on the full set without MNIST_DIR."""
+    for item in items:
+        if "benchmarks" in item.path.parts or not SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("full") and not os.environ.get("MNIST_DIR"):
+            item.add_marker(pytest.mark.skip(reason="set MNIST_DIR to test on the full MNIST"))
 
 
 @pytest.fixture(scope="session")

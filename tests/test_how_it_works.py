@@ -76,6 +76,7 @@ def test_pictures_show_the_numbers_of_the_code() -> None:
     assert torch.equal(names["outputs"], illustrations.convolve(illustrations.PATCH, illustrations.EDGE).float())
 
 
+@pytest.mark.slow
 def test_training_loop_has_ten_lines_and_reaches_the_stated_accuracy_of_its_first_epoch() -> None:
     code = training_loop()
     loop = code[code.index("for epoch") :].splitlines()
@@ -233,6 +234,7 @@ def test_exercise_has_a_valid_command_and_what_to_look_for(
         assert all(f"# {name}" in text for name in own), own
 
 
+@pytest.mark.slow
 def test_changes_to_the_loop_can_be_made_and_still_run() -> None:
     changes = re.findall(r"`([^`]+)`", dict(EXERCISES)["Break the loop"].split("```")[0])
     code = training_loop().replace("range(3)", "range(1)").replace(".split(32)", ".split(32)[:2]")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 
 import mlflow
@@ -51,7 +52,7 @@ def describe_experiment() -> str:
     if experiment.tags.get(VIEW_TAG) != view:
         mlflow.set_experiment_tag(VIEW_TAG, view)
     page = f"#/experiments/{experiment.experiment_id}/runs?{MODE}&viewStateShareKey={VIEW}"
-    uri = mlflow.get_tracking_uri()
+    uri = re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())  # without a password
     if not uri.startswith("http"):
         return f"`mlflow ui --backend-store-uri {uri}`, then http://localhost:5000/{page}"
     return f"{(os.environ.get('MLFLOW_PUBLIC_URL') or uri).rstrip('/')}/{page}"

@@ -22,6 +22,8 @@ import pytest
 from pipeline.__main__ import main
 from tests.processes import ROOT, free_port, mlflow_server, running, wait_until
 
+pytestmark = pytest.mark.slow
+
 DENSE = ["train", "--data", "tenth", "--recipe", "dense"]
 
 

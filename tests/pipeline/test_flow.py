@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import onnx
 import pytest
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
@@ -25,6 +25,8 @@ from pipeline.report import page as report
 from pipeline.tracking import descriptions, registry
 from pipeline.training import fingerprint as provenance
 from tests.conftest import QUICK
+
+pytestmark = pytest.mark.slow
 
 TRAIN = ["train", "--data", "tenth", "--recipe", "quick", "--minimum-accuracy", "0.93"]
 
@@ -59,6 +61,12 @@ def connected(
     monkeypatch.setenv("PIPELINE_STATE_DIR", str(tmp_path))
     mlflow.set_tracking_uri(mlflow_url)
     told.clear()
+
+
+def experiment() -> Experiment:
+    found = mlflow.get_experiment_by_name("digits")
+    assert found
+    return found
 
 
 def runs() -> list[Run]:
@@ -149,7 +157,7 @@ def test_descriptions_of_experiment_run_model_and_version_hold_the_key_facts() -
     assert "Trained on the bundled tenth" in note
     assert dense.data.tags["mlflow.note.content"].startswith("Test accuracy 9")
     assert "points" not in dense.data.tags["mlflow.note.content"].splitlines()[0]
-    assert "report" in mlflow.get_experiment_by_name("digits").tags["mlflow.note.content"]
+    assert "report" in experiment().tags["mlflow.note.content"]
     assert "`champion`" in mlflow.MlflowClient().get_registered_model("digits").description
     assert registry.get(1).description == (
         f"Test accuracy {metrics['test_accuracy']:.2%}, validation {metrics['final_validation_accuracy']:.2%}, "
@@ -158,21 +166,22 @@ def test_descriptions_of_experiment_run_model_and_version_hold_the_key_facts() -
 
 
 def test_table_of_runs_has_columns_that_every_run_fills() -> None:
-    view = json.loads(mlflow.get_experiment_by_name("digits").tags["mlflow.sharedViewState.digits"])
+    view = json.loads(experiment().tags["mlflow.sharedViewState.digits"])
     assert view["selectedColumns"][0] == "metrics.`test_accuracy`"
     assert view["selectedColumns"] == view["columnOrder"] == list(view["columnWidths"])
     for run in runs():
         for column in view["selectedColumns"]:
             kind, name = column.replace("`", "").split(".", 1)
-            kept = {"metrics": run.data.metrics, "params": run.data.params, "tags": run.data.tags}
+            data = run.data
+            kept: dict[str, set[str]] = {"metrics": {*data.metrics}, "params": {*data.params}, "tags": {*data.tags}}
             assert kind == "attributes" or name in kept[kind], column
 
 
 def test_address_of_the_table_is_the_public_one(
     mlflow_url: str, monkeypatch: pytest.MonkeyPatch, connected: None
 ) -> None:
-    experiment = mlflow.get_experiment_by_name("digits").experiment_id
-    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey=digits"
+    number = experiment().experiment_id
+    page = f"#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey=digits"
     assert descriptions.describe_experiment() == f"{mlflow_url}/{page}"
     monkeypatch.setenv("MLFLOW_PUBLIC_URL", "http://localhost:5001/")
     assert descriptions.describe_experiment() == f"http://localhost:5001/{page}"
@@ -209,8 +218,8 @@ def test_registered_file_answers_as_pytorch_did(tenth: DataSet, tmp_path: Path) 
 
 def test_same_settings_data_and_code_are_not_trained_again(told: list[str]) -> None:
     client = mlflow.MlflowClient()
-    experiment = mlflow.get_experiment_by_name("digits").experiment_id
-    client.set_experiment_tag(experiment, "mlflow.note.content", "Ours.")
+    number = experiment().experiment_id
+    client.set_experiment_tag(number, "mlflow.note.content", "Ours.")
     client.update_registered_model("digits", "Ours too.")
     assert main(TRAIN) == 0
     assert told[-3] == "Version 1 already matches these settings, data and code; skipping training (--fresh)."
@@ -248,7 +257,7 @@ def test_fresh_trains_again_and_rollback_goes_back_and_forth(told: list[str]) ->
     before = len(runs())
     assert main([*TRAIN, "--fresh"]) == 0
     assert len(runs()) == before + 1
-    assert mlflow.get_experiment_by_name("digits").tags["mlflow.note.content"] == "Ours."
+    assert experiment().tags["mlflow.note.content"] == "Ours."
     assert mlflow.MlflowClient().get_registered_model("digits").description == "Ours too."
     assert champion() == "3"  # the same weights lose no digit
     assert "(0 won, 0 lost" in registry.get(3).tags["verdict"]
@@ -285,9 +294,7 @@ def test_a_promotion_that_was_cut_off_is_judged_again(told: list[str], monkeypat
     assert champion() == "4"
     previous = registry.by_alias("previous")
     assert previous and previous.number == 3
-    assert registry.get(4).description.endswith(f"
-
-Promoted: {registry.get(4).tags['verdict']}.")
+    assert registry.get(4).description.endswith(f"\n\nPromoted: {registry.get(4).tags['verdict']}.")
     # against the one before it, not against itself, nor as if there had been none
     assert registry.get(4).tags["verdict"].startswith("it does not lose to the champion: ")
 

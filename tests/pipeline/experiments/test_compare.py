@@ -18,6 +18,8 @@ from PIL import Image
 
 from pipeline.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 RECIPES = {
     "small": "epochs_on_tenth = 2\nbatch_size = 256\nnetwork = { name = 'DenseNet' }",
     "other": "epochs_on_tenth = 1\nbatch_size = 256\nnetwork = { filters = [4] }",

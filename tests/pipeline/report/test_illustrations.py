@@ -11,6 +11,8 @@ from PIL import Image
 from pipeline.report import illustrations
 from pipeline.report.style import WIDTH, render
 
+pytestmark = pytest.mark.slow
+
 
 def words(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]

@@ -20,6 +20,8 @@ from pipeline.training.loop import train
 from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import short
 
+pytestmark = pytest.mark.slow
+
 OF_FILTERS = {"filters", "filters-over-epochs", "second-layer-filters", "feature-maps"}
 
 

@@ -19,6 +19,8 @@ from pipeline.training.run import Run
 from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import short
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = replace(  # every kind of state: schedule, average, three random number generators
     QUICK,
     network=ConvArchitecture(dropout=0.3),

@@ -18,6 +18,8 @@ from pipeline.training.loop import train
 from pipeline.training.run import Run
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.slow
+
 # Arithmetic that every x86-64 processor with AVX2 does alike: one thread, no instructions beyond AVX2.
 ALIKE = {
     "ATEN_CPU_CAPABILITY": "avx2",

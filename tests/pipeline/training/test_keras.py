@@ -13,6 +13,8 @@ from pipeline.data.dataset import DataSet
 from pipeline.evaluation import evaluate
 from pipeline.networks import MNISTConvNet, Network, count_parameters, normalise
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def chapter_in_keras() -> Any:

@@ -13,6 +13,8 @@ from pipeline.training.loop import TrainingError, train
 from pipeline.training.run import Run
 from tests.conftest import CPU, QUICK
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = replace(  # each part of a recipe is switched on
     QUICK, averaging=0.9, label_smoothing=0.05, weight_decay=0.01, augmentation=Augmentation(10, 0.1, 8, 2)
 )

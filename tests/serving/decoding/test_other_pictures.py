@@ -5,12 +5,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from serving.inference.explain import SURE, is_sure
 from serving.model.onnx_file import Model
 from tests.serving.conftest import Service
 from tests.serving.decoding.test_pictures import encoded
+
+pytestmark = pytest.mark.slow
 
 Digits = tuple[np.ndarray, np.ndarray]
 FOLDER = Path(mpl.get_data_path())  # contains a photograph and fonts
