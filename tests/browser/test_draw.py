@@ -1,8 +1,6 @@
 """The page `/draw` in a real browser, with a real service behind it."""
 
 import base64
-import io
-import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +15,9 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from benchmarks.drawing.strokes import Point, strokes
-from tests.processes import ROOT, wait_until
-
-from .conftest import OpenPage, digit_of, draw, first_of_each_class, inked
+from tests.browser.conftest import OpenPage, digit_of, draw, first_of_each_class, inked
+from tests.processes import wait_until
+from tests.serving.decoding.test_pictures import encoded
 
 pytestmark = pytest.mark.browser
 
@@ -30,10 +28,8 @@ NOTHING = "\N{EN DASH}"
 ANSWER_TO = re.compile(r"^(It is a|Not sure, perhaps a) \d, ")
 
 
-def encoded(digit: np.ndarray, kind: str = "PNG", side: int = 300) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(255 - digit).resize((side, side)).save(content, kind)
-    return content.getvalue()
+def picture_of(digit: np.ndarray, kind: str = "PNG") -> bytes:
+    return encoded(Image.fromarray(255 - digit).resize((300, 300)), kind)
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +111,7 @@ def opened(page: Page, how: str, content: bytes) -> None:
 @pytest.mark.parametrize("how", ["chosen", "drop", "paste"])
 def test_picture_is_recognised_and_a_stroke_begins_a_new_sheet(page: Page, test_digits: Digits, how: str) -> None:
     for index in (0, 1):
-        opened(page, how, encoded(test_digits[0][index]))
+        opened(page, how, picture_of(test_digits[0][index]))
         expect(digit_of(page)).to_have_text(str(test_digits[1][index]))
         assert inked(page, "#paper")
     draw(page, strokes(test_digits[0][3]))
@@ -144,7 +140,7 @@ def test_refused_picture_shows_the_service_error_and_clears_the_answer(
     with open_page(allowed="415") as page:
         draw(page, seven)
         expect(digit_of(page)).to_have_text("7")
-        opened(page, "chosen", encoded(test_digits[0][0], "GIF"))  # readable for the browser, not for the service
+        opened(page, "chosen", picture_of(test_digits[0][0], "GIF"))  # readable for the browser, not for the service
         expect(page.locator("#trouble")).to_contain_text("picture 1 of 1 is not a picture that can be read")
         expect(digit_of(page)).to_have_text(NOTHING)
         expect(page.locator("#confidence")).to_have_text("No answer for this picture.")
@@ -302,22 +298,3 @@ def test_page_works_without_feature_maps(
             draw(page, seven)
             expect(digit_of(page)).to_have_text("7")
             expect(page.locator("#maps")).to_have_text("The model in service has no feature maps.")
-
-
-def test_screenshot_for_documentation(
-    start_service: Callable[..., Any], model_file: Path, open_page: OpenPage, test_digits: Digits
-) -> None:
-    """Write the documentation's screenshot if DRAW_PICTURE names a model; always check its size."""
-    shown = os.environ.get("DRAW_PICTURE")
-    with start_service(SERVING_MODEL=Path(shown or model_file).resolve()) as service:
-        service.wait_for(200)
-        with open_page(at=service.url, viewport={"width": 1120, "height": 700}) as page:
-            draw(page, strokes(test_digits[0][35]))
-            expect(digit_of(page)).to_have_text(str(test_digits[1][35]))
-            picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
-    assert picture.width == 1120
-    content = io.BytesIO()
-    picture.convert("RGB").save(content, "PNG", optimize=True)
-    assert len(content.getvalue()) < 150_000
-    if shown:
-        (ROOT / "docs" / "pictures" / "draw.png").write_bytes(content.getvalue())

@@ -12,7 +12,6 @@ import mlflow
 import numpy as np
 import onnx
 import pytest
-from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
@@ -25,6 +24,7 @@ from pipeline.report import page as report
 from pipeline.tracking import descriptions, registry
 from pipeline.training import fingerprint as provenance
 from tests.conftest import QUICK
+from tests.pipeline.recorded import artifact, experiment, runs
 
 pytestmark = pytest.mark.slow
 
@@ -61,20 +61,6 @@ def connected(
     monkeypatch.setenv("PIPELINE_STATE_DIR", str(tmp_path))
     mlflow.set_tracking_uri(mlflow_url)
     told.clear()
-
-
-def experiment() -> Experiment:
-    found = mlflow.get_experiment_by_name("digits")
-    assert found
-    return found
-
-
-def runs() -> list[Run]:
-    return mlflow.search_runs(experiment_names=["digits"], output_format="list", order_by=["start_time ASC"])
-
-
-def artifact(run: Run, path: str) -> bytes:
-    return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path)).read_bytes()
 
 
 def champion() -> str:

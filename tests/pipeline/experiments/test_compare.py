@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from pipeline.__main__ import main
+from tests.pipeline.recorded import artifact, runs
 
 pytestmark = pytest.mark.slow
 
@@ -92,22 +93,12 @@ def compare(folder: Path, *recipes: str, seeds: int = 2, fresh: bool = False) ->
     return main(["compare", *where, *(["--fresh"] if fresh else []), "--recipes", *names])
 
 
-def runs(condition: str = "") -> list[Run]:
-    return mlflow.search_runs(
-        experiment_names=["digits"], filter_string=condition, output_format="list", order_by=["start_time ASC"]
-    )
-
-
 def parents() -> list[Run]:
     return runs("run_name = 'comparison'")
 
 
 def children(parent: Run) -> list[Run]:
     return runs(f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
-
-
-def artifact(run: Run, path: str) -> bytes:
-    return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path)).read_bytes()
 
 
 def names(found: list[Run]) -> list[str]:

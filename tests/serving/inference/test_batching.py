@@ -33,10 +33,7 @@ class Recorded(Metrics):
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(work(), 60)
-
-    asyncio.run(bounded())
+    asyncio.run(asyncio.wait_for(work(), 60))
 
 
 def matches(answer: Answer, served: Served, images: np.ndarray) -> bool:
