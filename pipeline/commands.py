@@ -46,7 +46,10 @@ def train(settings: TrainSettings) -> None:
     run = Run(find(settings.recipe), settings.seed, dataset, device)
     known = None if settings.fresh else registry.find(run.fingerprint)
     if known:
-        log.info("Version %s already matches these settings, data and code; skipping training (--fresh).", known.number)
+        log.info(
+            "Version %s already matches these settings, data and code; skipping training (--fresh repeats it).",
+            known.number,
+        )
     version = known or flow.train_and_register(run, settings)
     # A recorded verdict stands, or a rollback would not last; without a champion another minimum may let it pass.
     if known is None or not promotion.is_judged(known) or registry.by_alias(CHAMPION) is None:

@@ -74,7 +74,7 @@ def load(choice: Choice, mnist_dir: Path | None, download_to: Path) -> DataSet:
             "there, or set MNIST_DIR to a folder that holds MNIST/raw/, or set PIPELINE_DATA=tenth."
         )
     log.warning("MNIST could not be downloaded: %s.", problem)
-    log.warning("TRAINING ON THE BUNDLED TENTH of MNIST (6,000 digits); expect lower accuracy.")
+    log.warning("USING THE BUNDLED TENTH of MNIST (6,000 digits); expect lower accuracy.")
     return _load("tenth", TENTH, "bundled tenth, because MNIST could not be downloaded")
 
 

@@ -208,7 +208,8 @@ def test_same_settings_data_and_code_are_not_trained_again(told: list[str]) -> N
     client.set_experiment_tag(number, "mlflow.note.content", "Ours.")
     client.update_registered_model("digits", "Ours too.")
     assert main(TRAIN) == 0
-    assert told[-3] == "Version 1 already matches these settings, data and code; skipping training (--fresh)."
+    expected = "Version 1 already matches these settings, data and code; skipping training (--fresh repeats it)."
+    assert told[-3] == expected
     assert told[-2] == f"Runs: {descriptions.describe_experiment()}"
     assert told[-1].startswith("Champion: version 1 (quick, ")
     assert len(runs()) == 2

@@ -146,7 +146,7 @@ def test_auto_falls_back_to_the_tenth_with_a_warning(tmp_path: Path, caplog: pyt
     dataset = mnist.load("auto", None, tmp_path)
     assert dataset.subset
     assert "could not be downloaded" in dataset.source
-    assert "TRAINING ON THE BUNDLED TENTH" in caplog.text
+    assert "USING THE BUNDLED TENTH" in caplog.text
 
 
 def test_stalled_download_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
