@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 # Good enough for tests in seconds: without augmentation and averaging the network learns the tenth fast.
 QUICK = replace(RECIPES["chapter"], name="quick", batch_size=64, learning_rate=3e-3, one_cycle=True)
 TRAINED = replace(QUICK, epochs=4)
-SERVERS = {"full_mnist", "mlflow_url", "start_service", "registry", "empty_store"}  # fixtures
+SLOW = {"full_mnist", "mlflow_url", "start_service", "registry", "empty_store", "trained"}  # fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -129,9 +129,9 @@ def state(empty_store: Path, tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of benchmarks and tests that need a server as slow; skip those on the full set without MNIST_DIR."""
+    """Mark tests of benchmarks, servers and trained models as slow; skip the full set without MNIST_DIR, visibly."""
     for item in items:
-        if "benchmarks" in item.path.parts or not SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
+        if "benchmarks" in item.path.parts or not SLOW.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("full") and not os.environ.get("MNIST_DIR"):
             item.add_marker(pytest.mark.skip(reason="set MNIST_DIR to test on the full MNIST"))
