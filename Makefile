@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run free-port test test-fast lint types unit test-stack docs bench-train bench-serve pictures format lock up \
+.PHONY: help run free-port test test-fast lint types unit test-stack docs bench-train bench-serve bench-soak pictures format lock up \
 	down clean
 .DEFAULT_GOAL := help
 
@@ -60,6 +60,9 @@ bench-train: $(INSTALLED) ## time the chapter's loop against ours (MNIST_DIR mus
 
 bench-serve: $(INSTALLED) ## time the service against others (needs wrk, two cores, a champion); BENCH_ARGS="--quick" is a trial
 	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
+
+bench-soak: $(INSTALLED) ## hold 80 % of the capacity for 30 minutes, then overload (two idle cores, a champion); BENCH_ARGS="--minutes 5"
+	$(BIN)/python -m benchmarks.soak $(BENCH_ARGS)
 
 pictures: $(INSTALLED) ## draw docs/pictures: those of docs/how-it-works.md and of the champion's run
 	$(BIN)/python -m pipeline.report.illustrations

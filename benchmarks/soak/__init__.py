@@ -1,0 +1,1 @@
+"""Long load and overload of the service: memory, errors and response times."""
