@@ -1,6 +1,7 @@
 """Sources of models: a file, or MLflow's model registry with a local cache."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.errors import one_line
+from serving.errors import one_line, without_secrets
 from serving.model.onnx_file import ModelError
 from serving.settings import Settings
 
@@ -20,12 +21,27 @@ ALIAS = "champion"
 DEFAULT_TRACKING_URI = "sqlite:///var/mlflow.db"
 
 FILE = "model.onnx"
+NO_CHAMPION = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for a missing model or alias
 # No download takes longer: an older temporary folder belongs to an interrupted one.
 STALE_SECONDS = 24 * 3600
 
 
+# Their errors reach the log as the reason of a `SourceError`, once and without secrets. Their own lines repeat at each
+# poll, with a traceback or the registry's address.
+NOISY = ("mlflow", "urllib3", "sqlalchemy", "alembic")
+
+
 class SourceError(Exception):
-    """The source has no model at the moment; the message is one sentence with the reason."""
+    """The source has no model at the moment.
+
+    Args:
+        sentence: for everyone, without details of a library.
+        reason: for the log alone, on one line and without secrets.
+    """
+
+    def __init__(self, sentence: str, reason: str = "") -> None:
+        super().__init__(sentence)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -85,12 +101,13 @@ class RegistrySource:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.registry_timeout_seconds))
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         self._uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+        self._name = without_secrets(self._uri)
 
     def find(self) -> Candidate:
         """Return the champion; raises `SourceError` if there is none or the registry does not answer."""
         if self._uri.startswith("sqlite:///") and not Path(self._uri.removeprefix("sqlite:///")).exists():
             # MLflow would create an empty database here.
-            raise SourceError(f"there is no registry at {self._uri} yet: train a model first.")
+            raise SourceError(f"there is no registry at {self._name} yet: train a model first.")
         # Import late: MLflow takes seconds and memory that a service with SERVING_MODEL does not need.
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -98,17 +115,17 @@ class RegistrySource:
 
         try:
             if self._client is None:
+                for name in NOISY:
+                    logging.getLogger(name).setLevel(logging.CRITICAL)
                 mlflow.set_tracking_uri(self._uri)
                 self._client = MlflowClient()
             found = self._client.get_model_version_by_alias(MODEL_NAME, ALIAS)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise SourceError(
-                    f"the registry at {self._uri} has no {MODEL_NAME}@{ALIAS} yet: train a model first."
-                ) from error
-            raise SourceError(f"the registry at {self._uri} does not answer: {one_line(error)}.") from error
         except Exception as error:
-            raise SourceError(f"the registry at {self._uri} does not answer: {one_line(error)}.") from error
+            if isinstance(error, MlflowException) and error.error_code in NO_CHAMPION:
+                sentence = f"the registry at {self._name} has no {MODEL_NAME}@{ALIAS} yet: train a model first."
+            else:
+                sentence = f"the registry at {self._name} does not answer."
+            raise SourceError(sentence, one_line(error)) from error
         # Two registries can both have a version 3: the time of creation distinguishes them.
         key = f"{found.version}-{found.creation_timestamp}"
         version = str(found.version)
@@ -116,7 +133,7 @@ class RegistrySource:
         return Candidate(
             key,
             version,
-            f"registry {self._uri} {MODEL_NAME}@{ALIAS}",
+            f"registry {self._name} {MODEL_NAME}@{ALIAS}",
             lambda: self._download(key, version),
             (lambda: self._download(key, version, again=True)) if cached else None,
         )
@@ -167,7 +184,7 @@ class RegistrySource:
         except ModelError:
             raise
         except Exception as error:
-            raise SourceError(f"version {version} of {MODEL_NAME} cannot be downloaded: {one_line(error)}.") from error
+            raise SourceError(f"version {version} of {MODEL_NAME} cannot be downloaded.", one_line(error)) from error
         return path
 
 

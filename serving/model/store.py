@@ -1,13 +1,16 @@
 """Hot swap: load the model without delaying the HTTP server, then follow its source and swap between batches."""
 
 import logging
+import re
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from serving.contract import NUMBERS, TENTH, number
+from serving.errors import one_line, redact
 from serving.model.onnx_file import Model, ModelError, UnreadableError
 from serving.model.sources import Candidate, FileSource, RegistrySource, SourceError
 from serving.monitoring.metrics import Metrics
@@ -53,6 +56,7 @@ class Store:
         self._serving_key: str | None = None
         self._refused_key: str | None = None
         self._refusal = ""
+        self._reported: str | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="store", daemon=True)
 
@@ -100,8 +104,8 @@ class Store:
             elif self.current and self.current.source != candidate.source:  # served from the cache until now
                 self.current = replace(self.current, source=candidate.source)
                 logger.info("Version %s is still the champion of %s", self.current.version, candidate.source)
-        except (SourceError, UnreadableError) as reason:
-            self._report(str(reason))
+        except (SourceError, UnreadableError) as error:
+            self._report(str(error), getattr(error, "reason", ""))
             self._metrics.reloads["unavailable"].inc()
             if self.current is None:
                 self.serve_cached()
@@ -112,7 +116,7 @@ class Store:
             self._report(self._refusal)
             return False
         self._refused_key = None
-        self.problem = None
+        self.problem = self._reported = None
         return True
 
     def _swap(self, candidate: Candidate) -> None:
@@ -163,11 +167,15 @@ class Store:
             self._metrics.reloads["refused"].inc()
             logger.error("The cached model is refused: %s", refusal)
 
-    def _report(self, problem: str) -> None:
-        if problem != self.problem:
-            kept = f"; version {self.current.version} keeps serving" if self.current else ""
-            logger.error("Model not updated: %s%s", problem.rstrip("."), kept)
+    def _report(self, problem: str, reason: str = "") -> None:
+        """Make `problem` public; log it with its reason if the last report was another one."""
         self.problem = problem
+        line = f"{problem.rstrip('.')}: {reason}" if reason else problem.rstrip(".")
+        # A library's message may contain a number that differs each time, such as an address in memory.
+        if (same := re.sub(r"0x[0-9a-f]+|\d+", "", line)) != self._reported:
+            kept = f"; version {self.current.version} keeps serving" if self.current else ""
+            logger.error("Model not updated: %s%s", line, kept)
+        self._reported = same
 
     def _follow(self) -> None:
         # The first query takes seconds, because it imports MLflow: serve the cached model meanwhile.
@@ -184,7 +192,9 @@ class Store:
         """Run one update; log any failure, so that the thread survives and the service receives later models."""
         try:
             return bool(update())
-        except Exception:
-            logger.exception("Updating the model failed")
+        except Exception as error:
+            if (text := redact("".join(traceback.format_exception(error)))) != self._reported:
+                logger.error("Updating the model failed: %s\n%s", one_line(error), text)
+            self._reported = text
             self.problem = "updating the model failed; the log has the reason."
             return False

@@ -18,6 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from serving.model.onnx_file import Model
+from serving.model.sources import NOISY
 from serving.settings import Settings
 from tests.processes import free_port, running, wait_until
 
@@ -153,12 +154,19 @@ def bentoml_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture
 def _registry_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The store tells MLflow where the registry is, for the whole process."""
+    """The store tells MLflow where the registry is, and libraries what to log, for the whole process."""
+    # The pipeline sets the level of MLflow's module for databases, in tests that ran before.
+    loggers = [logging.getLogger(name) for name in (*NOISY, "mlflow.store.db.utils")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.NOTSET)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     yield
     mlflow.set_tracking_uri("")
+    for each, level in zip(loggers, levels, strict=True):
+        each.setLevel(level)
 
 
 @pytest.fixture(scope="session")
