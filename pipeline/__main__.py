@@ -10,9 +10,11 @@ from typing import Any
 from pipeline import PipelineError, __version__
 from pipeline.progress import set_up_logging
 from pipeline.settings import (
+    BackupSettings,
     CompareSettings,
     ExportSettings,
     PromoteSettings,
+    RestoreSettings,
     RollbackSettings,
     Settings,
     TrainSettings,
@@ -28,6 +30,8 @@ COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "promote": (PromoteSettings, "judge a version by the gate, and make it champion if it passes"),
     "rollback": (RollbackSettings, "swap champion and previous; run again to undo"),
     "status": (Settings, "list the versions: aliases, accuracy, verdict of the gate"),
+    "backup": (BackupSettings, "write runs, models and checkpoints to one archive, while others may write"),
+    "restore": (RestoreSettings, "put back runs, models and checkpoints from an archive of `backup`"),
 }
 
 
@@ -55,6 +59,11 @@ def main(arguments: list[str]) -> int:
     try:
         settings: Any = read(COMMANDS[command][0], arguments[1:], command)
         # torch and MLflow take seconds to import: check the settings first
+        if command in ("backup", "restore"):
+            from pipeline import backup
+
+            getattr(backup, command)(settings)
+            return 0
         from pipeline import commands
         from pipeline.tracking.connection import translated_errors
 

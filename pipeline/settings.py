@@ -165,12 +165,29 @@ class RollbackSettings(Settings):
     yes: bool = Field(False, description="Serve a model of the bundled tenth in place of one of the full set.")
 
 
+class BackupSettings(Settings):
+    """The archive to write."""
+
+    to: Path = Field(description="The archive to write; - for the standard output.")
+
+
+class RestoreSettings(Settings):
+    """The archive to read."""
+
+    file: Path = Field(
+        validation_alias=AliasChoices("from"), description="The archive to read; - for the standard input."
+    )
+    yes: bool = Field(False, description="Replace runs, models and checkpoints that are there.")
+
+
 COMMAND_SETTINGS: tuple[type[Settings], ...] = (
     TrainSettings,
     CompareSettings,
     ExportSettings,
     PromoteSettings,
     RollbackSettings,
+    BackupSettings,
+    RestoreSettings,
 )
 
 

@@ -52,7 +52,7 @@ def expected_settings(kinds: tuple[type[BaseSettings], ...], package: str) -> li
     expected: dict[str, str] = {}
     for kind in kinds:
         for field, described in kind.model_fields.items():
-            if field not in ("to", "version", "yes"):  # flags of one command only
+            if field not in ("to", "file", "version", "yes"):  # flags of one command only
                 default = "" if described.default is None else f"`{described.default}`"
                 name = variable(field) if package == "pipeline" else f"SERVING_{field.upper()}"
                 expected[name] = f"| `{name}` | {default} | {described.description} |"
