@@ -106,6 +106,14 @@ def test_hooks_run_each_linter_of_make() -> None:
     assert sorted(entries) == sorted(linter.removesuffix(" .") for linter in linters)
 
 
+def test_hadolint_reads_every_dockerfile() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    dockerfiles = [path for path in listed.splitlines() if "Dockerfile" in Path(path).name]
+    linted = re.search(r"\$\(BIN\)/hadolint --failure-threshold style (.*)", (ROOT / "Makefile").read_text())
+    assert linted
+    assert sorted(linted[1].split()) == sorted(dockerfiles)
+
+
 def test_dependabot_updates_packages_images_and_actions() -> None:
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
     assert {update["package-ecosystem"] for update in updates} == {"pip", "docker", "github-actions"}
