@@ -42,7 +42,13 @@ def one_line(error: Exception) -> str:
 
     It is one line of at most 500 characters, without a final full stop and without secrets.
     """
-    return textwrap.shorten(redact(str(error)), 500, placeholder=" …").rstrip(".")
+    return printable(textwrap.shorten(redact(str(error)), 500, placeholder=" …")).rstrip(".")
+
+
+def printable(text: str) -> str:
+    """Return at most 1,000 characters of `text`, with those that cannot be printed on one line escaped."""
+    cut = text if len(text) <= 1000 else f"{text[:998]} …"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
 
 def without_secrets(uri: str) -> str:

@@ -12,15 +12,20 @@ from typing import Self
 import numpy as np
 import onnxruntime
 
-from serving.contract import CONTRACT, GOLDEN_TOLERANCE, NUMBERS, TEXTS, Images, Probabilities, number
-from serving.errors import one_line
+from serving.contract import CONTRACT, GOLDEN_TOLERANCE, Images, Probabilities
+from serving.errors import one_line, printable
+from serving.model.metadata import GOLDEN, check_metadata, read_metadata
 from serving.model.pruning import keep_outputs
 
 WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 class ModelError(Exception):
-    """The file is refused; the message is one sentence that names the file and the reason."""
+    """The file is refused; the message is one printable sentence that names the file and the reason."""
+
+    def __init__(self, sentence: str) -> None:
+        # A file determines parts of the sentence, such as the names of its inputs.
+        super().__init__(printable(sentence))
 
 
 class UnreadableError(ModelError):
@@ -61,18 +66,15 @@ class Model:
             ModelError: it is not ONNX, breaks the contract, or fails its golden batch.
         """
         content, session = _open(path, threads)
-        metadata = dict(session.get_modelmeta().custom_metadata_map)
-        if (contract := metadata.get("contract")) != CONTRACT:
-            raise ModelError(f"{path} has contract version {contract!r}, but this service needs {CONTRACT!r}.")
+        metadata = _metadata(path, content)
         _check_signature(path, session)
-        _check_metadata(path, metadata)
         images, expected = _golden_batch(path, metadata)
         maps = _feature_maps(session)
         try:
             session = open_session(keep_outputs(content, "probabilities"), threads)
         except Exception as error:
             raise ModelError(f"{path} cannot be loaded with probabilities alone: {one_line(error)}.") from error
-        kept = {name: value for name, value in metadata.items() if not name.startswith("golden_")}
+        kept = {name: value for name, value in metadata.items() if not name.startswith(GOLDEN)}
         model = cls(path, hashlib.sha256(content).hexdigest(), kept, maps, 0.0, content, session)
         model._check_golden_batch(images, expected)
         object.__setattr__(model, "seconds_per_image", model._warm_up())
@@ -163,16 +165,15 @@ def _feature_maps(session: onnxruntime.InferenceSession) -> tuple[str, ...]:
     return tuple(sorted(maps, key=lambda name: int(name.removeprefix("conv"))))
 
 
-def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
-    for name in (*TEXTS, *NUMBERS):
-        if not metadata.get(name):
-            raise ModelError(f"{path} lacks the metadata {name!r} that the contract requires.")
-    for name in NUMBERS:
-        try:
-            number(name, metadata[name])
-        except ValueError:
-            kind = "whole number" if name == "parameters" else "number"
-            raise ModelError(f"{path} has the metadata {name}={metadata[name]!r}, not a {kind}.") from None
+def _metadata(path: Path, content: bytes) -> dict[str, str]:
+    try:
+        metadata = read_metadata(content)
+        if (contract := metadata.get("contract")) != CONTRACT:
+            raise ValueError(f"has contract version {contract!r}, but this service needs {CONTRACT!r}")
+        check_metadata(metadata)
+    except ValueError as error:
+        raise ModelError(f"{path} {error}.") from None
+    return metadata
 
 
 def _golden_batch(path: Path, metadata: dict[str, str]) -> tuple[Images, Probabilities]:

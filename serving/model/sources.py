@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.errors import one_line, without_secrets
+from serving.errors import one_line, printable, without_secrets
 from serving.model.onnx_file import ModelError
 from serving.settings import Settings
 
@@ -74,9 +74,9 @@ class FileSource:
         try:
             state = self._path.stat()
         except OSError as error:
-            raise SourceError(f"{self._path} cannot be read: {error.strerror or error}.") from error
+            raise SourceError(printable(f"{self._path} cannot be read: {error.strerror or error}.")) from error
         key = f"{state.st_mtime_ns}-{state.st_size}"
-        return Candidate(key, None, f"file {self._path}", lambda: self._path)
+        return Candidate(key, None, printable(f"file {self._path}"), lambda: self._path)
 
     def last_good(self) -> Candidate | None:
         """Return None: files are not cached."""

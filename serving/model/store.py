@@ -79,13 +79,9 @@ class Store:
             metadata[name] = number(name, metadata[name])
         if metadata["data"] == TENTH:
             answer["warning"] = TENTH_NOTE
-        return {
-            **answer,
-            "version": served.version,
-            "source": served.source,
-            "loaded_since": served.since,
-            **metadata,
-        }
+        answer |= {"version": served.version, "source": served.source, "loaded_since": served.since}
+        # The file chooses the names of its metadata: the service's own entries are first, and prevail.
+        return {**answer, **metadata, **answer}
 
     def refresh(self) -> bool:
         """Query the source once and swap if it offers another model.
