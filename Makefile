@@ -36,13 +36,14 @@ test: lint types unit ## everything that needs no container: lint, types, tests
 test-fast: $(INSTALLED) ## the tests that take under a minute together, without lint and types
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not stack and not browser" $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## style, formatting, import rules, language, workflows and Dockerfiles
+lint: $(INSTALLED) ## style, formatting, import rules, language, workflows, Dockerfiles and secrets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python .ci/prose.py
 	$(BIN)/zizmor --offline --no-progress --pedantic --quiet .github
 	$(BIN)/hadolint --failure-threshold style Dockerfile.serve Dockerfile.train
+	$(BIN)/kingfisher scan . --quiet --no-update-check --config .ci/kingfisher.yaml --branch HEAD
 
 types: $(INSTALLED) ## static types, by mypy
 	$(BIN)/mypy

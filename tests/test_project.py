@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import re
+import secrets
 import socket
+import string
 import subprocess
 import sys
 import tomllib
@@ -112,6 +114,21 @@ def test_hadolint_reads_every_dockerfile() -> None:
     linted = re.search(r"\$\(BIN\)/hadolint --failure-threshold style (.*)", (ROOT / "Makefile").read_text())
     assert linted
     assert sorted(linted[1].split()) == sorted(dockerfiles)
+
+
+def test_secret_in_an_earlier_commit_is_found_and_not_repeated(tmp_path: Path) -> None:
+    token = "ghp_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(36))
+    (tmp_path / "notes.txt").write_text(f'token = "{token}"\n')
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init"], ["add", "."], ["commit", "-m", "add"], ["rm", "notes.txt"], ["commit", "-m", "remove"]):
+        subprocess.run(["git", *author, *command], cwd=tmp_path, check=True, capture_output=True)
+    linter = re.search(r"\$\(BIN\)/(kingfisher scan) \. (.*)", (ROOT / "Makefile").read_text())
+    assert linter
+    scan = f"{Path(sys.executable).parent}/{linter[1]} {tmp_path} {linter[2]}".split()
+    done = subprocess.run(scan, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "notes.txt" in done.stdout
+    assert token not in done.stdout + done.stderr
 
 
 def test_dependabot_updates_packages_images_and_actions() -> None:
