@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run free-port test test-fast lint types unit test-stack docs bench-train bench-serve bench-soak pictures format lock up \
-	down clean
+.PHONY: help run free-port test test-fast lint audit types unit test-stack docs bench-train bench-serve bench-soak pictures format lock \
+	up down clean
 .DEFAULT_GOAL := help
 
 # A process per core, up to four; the tests of a module run in order in one of them.
@@ -44,6 +44,9 @@ lint: $(INSTALLED) ## style, formatting, import rules, language, workflows, Dock
 	$(BIN)/zizmor --offline --no-progress --pedantic --quiet .github
 	$(BIN)/hadolint --failure-threshold style Dockerfile.serve Dockerfile.train
 	$(BIN)/kingfisher scan . --quiet --no-update-check --config .ci/kingfisher.yaml --branch HEAD
+
+audit: $(INSTALLED) ## compare the locked versions with known vulnerabilities; needs the network: 3 without an answer
+	@$(BIN)/python .ci/audit.py $(AUDIT_ARGS)
 
 types: $(INSTALLED) ## static types, by mypy
 	$(BIN)/mypy
