@@ -71,6 +71,13 @@ def test_image_is_labelled(image: str) -> None:
     assert f"\nARG VERSION={project['version']}\n" in instructions
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_only_the_locks_of_an_image_install_its_packages_again(image: str) -> None:
+    mounted = re.findall(r"type=bind,source=(requirements\S*),", stages()[image])
+    lock = [] if image == "tracking" else [f"requirements/{image}.txt"]  # its packages are those of the stage `base`
+    assert mounted == lock + ["requirements/torch.txt"] * (image == "train")
+
+
 @pytest.mark.parametrize("service", COMPOSE)
 def test_every_service_is_hardened_and_bound_to_this_machine(service: str) -> None:
     described = COMPOSE[service]
