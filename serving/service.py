@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import bentoml
 import numpy as np
+from bentoml import server_context
+from bentoml._internal.container import BentoMLContainer
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
@@ -17,6 +20,7 @@ from serving.inference.batching import Batcher
 from serving.inference.cores import usable_cores
 from serving.inference.explain import Explainer
 from serving.model.store import Store
+from serving.monitoring.folder import make_folder
 from serving.monitoring.metrics import Metrics
 from serving.settings import SettingsError, read_settings
 from serving.web.connections import Connections, raise_file_limit
@@ -33,6 +37,12 @@ except SettingsError as error:
 WORKERS = max(1, usable_cores() // SETTINGS.threads) if SETTINGS.workers == "auto" else SETTINGS.workers
 
 logger = logging.getLogger("bentoml.digits")
+
+if server_context.worker_index is None:
+    # This is `bentoml serve` itself, before its workers. BentoML's own folder for metrics is one for all starts, and
+    # each start empties it.
+    with suppress(OSError):
+        BentoMLContainer.prometheus_multiproc_dir.set(str(make_folder()))
 
 CONNECTIONS = Connections(SETTINGS.client_seconds)
 CONNECTIONS.install()

@@ -127,6 +127,16 @@ def test_operations_page_lists_every_metric_once() -> None:
     assert sorted(listed) == sorted(metrics)
 
 
+def test_every_promise_names_a_test_that_exists() -> None:
+    promises = rows(section(PAGES["operations.md"], "## Promises"))
+    assert promises
+    for row in promises:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.split("|")[-2])
+        assert named, row
+        for file, name in named:
+            assert f"def {name}(" in (ROOT / file).read_text(), row
+
+
 @pytest.mark.parametrize("prefix", ["PIPELINE_", "SERVING_"])
 def test_every_variable_in_the_text_exists(prefix: str) -> None:
     known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields}

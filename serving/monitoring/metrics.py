@@ -10,6 +10,7 @@ takes about 150 µs in all (docs/performance-serving.md). Of these, on one core 
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections import defaultdict
@@ -20,15 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 from bentoml import server_context
 from numpy.typing import NDArray
 
 from serving.contract import Probabilities
 from serving.errors import HUNG_UP
+from serving.monitoring.folder import claim_files
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
+
+logger = logging.getLogger("bentoml.digits")
 
 # Paths with a series of their own; all others share one, because clients can request any number of paths.
 ENDPOINTS = (
@@ -81,10 +84,10 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        _share_with_other_workers()
         # Import late: prometheus_client reads PROMETHEUS_MULTIPROC_DIR when it is imported.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-        _remove_dead_workers()
         self.registry = CollectorRegistry()
 
         def counter(name: str, about: str, labels: Sequence[str] = ()) -> Counter:
@@ -220,11 +223,13 @@ class Metrics:
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        registry = self.registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        while True:
+            with suppress(FileNotFoundError):  # a starting worker took over the file of a dead one
+                return generate_latest(registry)
 
     def _series_of(self, endpoint: str, status: int) -> "tuple[Counter, Histogram]":
         series = self._series.get((endpoint, status))
@@ -247,13 +252,12 @@ def _observe_all(histogram: "Histogram", values: NDArray[np.floating]) -> None:
             histogram._buckets[bucket].inc(int(counts[bucket]))
 
 
-def _remove_dead_workers() -> None:
-    """Remove the live gauges of killed workers, such as requests in progress; their counters stay."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        for file in Path(folder).glob("gauge_live*_*.db"):
-            process = int(file.stem.rpartition("_")[2])
-            if not psutil.pid_exists(process):
-                with suppress(FileNotFoundError):  # another starting worker removed it first
-                    mark_process_dead(process)  # type: ignore[no-untyped-call]
+def _share_with_other_workers() -> None:
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        return
+    try:
+        claim_files(Path(folder))
+    except OSError as error:
+        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        logger.warning("Metrics stay in the memory of each worker: %s: %s", folder, error.strerror or error)
