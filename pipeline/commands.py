@@ -16,7 +16,6 @@ from pipeline.data import mnist
 from pipeline.data.dataset import DataSet
 from pipeline.experiments import table
 from pipeline.experiments.compare import compare as carry_out
-from pipeline.export import check_contract
 from pipeline.promotion import Gate
 from pipeline.recipes import find
 from pipeline.settings import (
@@ -33,7 +32,7 @@ from pipeline.settings import (
 from pipeline.tracking import registry
 from pipeline.tracking.connection import connect
 from pipeline.tracking.descriptions import describe_experiment
-from pipeline.tracking.registry import CHAMPION, PREVIOUS, RegistryError
+from pipeline.tracking.registry import CHAMPION, PREVIOUS, DamagedFileError, RegistryError, Version
 from pipeline.training.devices import choose_device, describe_device
 from pipeline.training.run import Run
 
@@ -44,7 +43,7 @@ def train(settings: TrainSettings) -> None:
     """Train a recipe, export and prove the model, and promote it if it passes the gate."""
     dataset, device = _prepare(settings)
     run = Run(find(settings.recipe), settings.seed, dataset, device)
-    known = None if settings.fresh else registry.find(run.fingerprint)
+    known = None if settings.fresh else _find_intact(run.fingerprint)
     if known:
         log.info(
             "Version %s already matches these settings, data and code; skipping training (--fresh repeats it).",
@@ -77,7 +76,6 @@ def export(settings: ExportSettings) -> None:
         raise RegistryError("There is no champion to export: run `python -m pipeline train`, or name a --version.")
     with tempfile.TemporaryDirectory() as folder:
         file = registry.download(version, Path(folder))
-        check_contract(file)
         if str(settings.to) == "-":
             try:
                 sys.stdout.buffer.write(file.read_bytes())
@@ -99,7 +97,7 @@ def export(settings: ExportSettings) -> None:
 
 
 def promote(settings: PromoteSettings) -> None:
-    """Judge a version by the gate, and make it champion if it passes."""
+    """Judge a version by the gate, and make it champion if it passes. It replaces a champion whose file is damaged."""
     connect(settings.state_dir, settings.tracking_timeout)
     newest = registry.all_versions()[:1]
     if not newest:
@@ -110,7 +108,7 @@ def promote(settings: PromoteSettings) -> None:
         log.info("Version %s is already champion.", version.number)
         return
     log.info("Judging version %s on the validation digits.", version.number)
-    if not promotion.consider(version, _load(settings).validation, _gate(settings)).promoted:
+    if not promotion.consider(version, _load(settings).validation, _gate(settings), replace_damaged=True).promoted:
         raise RegistryError(f"Version {version.number} did not pass the gate.")
 
 
@@ -149,6 +147,17 @@ def _prepare(settings: RunSettings) -> tuple[DataSet, torch.device]:
 
 def _load(settings: DataSettings) -> DataSet:
     return mnist.load(settings.data, settings.mnist_dir, settings.state_dir / "data")
+
+
+def _find_intact(fingerprint: str) -> Version | None:
+    """The newest version of a run with this fingerprint whose file is whole, if there is one."""
+    for version in registry.find(fingerprint):
+        try:
+            registry.check(version)
+            return version
+        except DamagedFileError as error:
+            log.warning("Version %s is not reused: %s.", version.number, error.what)
+    return None
 
 
 def _gate(settings: GateSettings) -> Gate:

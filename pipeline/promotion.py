@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from pipeline.data.dataset import Digits
 from pipeline.export import predict
 from pipeline.tracking import registry
-from pipeline.tracking.registry import CHAMPION, MODEL, PREVIOUS, RegistryError, Version
+from pipeline.tracking.registry import CHAMPION, MODEL, PREVIOUS, DamagedFileError, RegistryError, Version
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +41,46 @@ class Verdict:
     reason: str
 
 
-def consider(candidate: Version, validation: Digits, gate: Gate) -> Verdict:
-    """Judge a version against the champion, move the aliases if it passes, and record the verdict in its tags."""
+def consider(candidate: Version, validation: Digits, gate: Gate, replace_damaged: bool = False) -> Verdict:
+    """Judge a version against the champion, move the aliases if it passes, and record the verdict in its tags.
+
+    Args:
+        candidate: the version to judge.
+        validation: the digits that both are judged on.
+        gate: the requirements.
+        replace_damaged: judge by the minimum alone if the champion's file is damaged. The same training, repeated,
+            always may replace its damaged result.
+
+    Raises:
+        RegistryError: the champion's file is damaged, so that nothing can be compared with it.
+    """
     champion = registry.by_alias(CHAMPION)
     if champion and champion.number == candidate.number:  # its promotion was interrupted before the verdict was written
         champion = registry.by_alias(PREVIOUS)
-    verdict = may_replace(candidate, champion) or judge(
-        _correct(candidate, validation), _correct(champion, validation) if champion else None, gate
-    )
+    verdict = may_replace(candidate, champion)
+    if verdict is None:
+        correct = _correct(candidate, validation)
+        try:
+            verdict = judge(correct, _correct(champion, validation) if champion else None, gate)
+        except DamagedFileError as damage:
+            assert champion
+            if not replace_damaged and champion.tags.get("fingerprint") != candidate.tags.get("fingerprint", ""):
+                raise RegistryError(
+                    f"Version {candidate.number} cannot be compared with the champion, because {damage.what}: "
+                    f"go back by `rollback`, or replace it by `promote --version {candidate.number}`."
+                ) from damage
+            verdict = judge(correct, None, gate, f"{damage.what}, so it could not be compared with the champion")
+            champion = registry.by_alias(PREVIOUS)  # a damaged version is nothing to go back to
     _record(candidate, verdict, champion)
     return verdict
 
 
-def judge(correct: NDArray[np.bool_], champion_correct: NDArray[np.bool_] | None, gate: Gate) -> Verdict:
+def judge(
+    correct: NDArray[np.bool_],
+    champion_correct: NDArray[np.bool_] | None,
+    gate: Gate,
+    unrivalled: str = "there was no champion",
+) -> Verdict:
     """Compare a candidate with the minimum and with the champion.
 
     The candidate must reach the minimum and must not lose to the champion. It loses if, among the digits that exactly
@@ -66,6 +93,7 @@ def judge(correct: NDArray[np.bool_], champion_correct: NDArray[np.bool_] | None
         correct: which validation digits the candidate reads correctly, bool [n].
         champion_correct: the same for the champion, on the same digits; None if there is no champion.
         gate: the requirements.
+        unrivalled: why there is no champion to compare with, as a clause.
     """
     accuracy = float(correct.mean())
     if accuracy < gate.minimum_accuracy:
@@ -74,7 +102,7 @@ def judge(correct: NDArray[np.bool_], champion_correct: NDArray[np.bool_] | None
             f"it reads {accuracy:.2%} of the validation digits correctly, and {gate.minimum_accuracy:.2%} are required",
         )
     if champion_correct is None:
-        return Verdict(True, f"it reads {accuracy:.2%} of the validation digits correctly, and there was no champion")
+        return Verdict(True, f"it reads {accuracy:.2%} of the validation digits correctly, and {unrivalled}")
     won, lost = int((correct & ~champion_correct).sum()), int((champion_correct & ~correct).sum())
     p = binomtest(won, won + lost, alternative="less").pvalue if won + lost else 1.0
     compared = (
@@ -102,12 +130,19 @@ def require_champion(considered: Version) -> None:
     """Log which version is champion.
 
     Raises:
-        RegistryError: there is none, because the gate refused the version under consideration.
+        RegistryError: there is none, because the gate refused the version under consideration, or its file is damaged.
     """
     champion = registry.by_alias(CHAMPION)
     if champion is None:
         reason = registry.get(considered.number).tags.get("verdict")
         raise RegistryError(f"There is no champion to serve: version {considered.number} was not promoted: {reason}.")
+    try:
+        registry.check(champion)
+    except DamagedFileError as damage:
+        raise RegistryError(
+            f"The champion cannot be served, because {damage.what}: go back by `rollback`, replace it by "
+            "`promote --version`, or restore a backup."
+        ) from damage
     log.info(
         "Champion: version %s (%s, %.2f %% on the test digits).",
         champion.number, champion.tags.get("recipe"), 100 * float(champion.tags.get("test_accuracy", "nan")),
@@ -124,7 +159,7 @@ def rollback(confirmed: bool) -> tuple[Version, Version]:
         The new and the former champion.
 
     Raises:
-        RegistryError: there is no previous version, or it needs confirmation.
+        RegistryError: there is no previous version, its file is damaged, or it needs confirmation.
     """
     champion, previous = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
     if champion is None or previous is None:
@@ -135,6 +170,7 @@ def rollback(confirmed: bool) -> tuple[Version, Version]:
             f"Version {previous.number} was trained on the bundled tenth, and the champion, version {champion.number}, "
             "on the full set: add --yes to serve it all the same."
         )
+    registry.check(previous)
     registry.set_alias(CHAMPION, previous)
     registry.set_alias(PREVIOUS, champion)
     return previous, champion

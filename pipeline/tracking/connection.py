@@ -14,10 +14,10 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from pipeline import PipelineError
+from pipeline.tracking.location import EXPERIMENT, follow
 
 log = logging.getLogger(__name__)
 
-EXPERIMENT = "digits"
 LOG_EVERY = 5.0  # seconds between two log lines while waiting for the server
 
 
@@ -34,16 +34,19 @@ def connect(state_dir: Path, timeout: float) -> None:
 
     Raises:
         TrackingError: the server did not answer in time, or refuses.
+        MovedError: the embedded store was moved without its artifacts.
     """
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         state_dir.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{state_dir / 'mlflow.db'}")
-        artifacts = (state_dir / "artifacts").resolve().as_uri()
+        database, artifacts = state_dir / "mlflow.db", state_dir / "artifacts"
+        mlflow.set_tracking_uri(f"sqlite:///{database}")
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts)
+            mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
+        else:
+            follow(database, artifacts)
     else:
         mlflow.set_tracking_uri(uri)
         _wait(uri, timeout)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import mlflow
 
-from pipeline.tracking.connection import EXPERIMENT
+from pipeline.tracking.location import EXPERIMENT
 
 NOTE = "mlflow.note.content"  # MLflow shows this tag of an experiment or a run as its description
 MODE = "workflowType=machine_learning"  # MLflow's pages open in their GenAI mode otherwise

@@ -1,5 +1,7 @@
 """MLflow's model registry: the versions of the registered model `digits`, their tags and their aliases."""
 
+import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +15,26 @@ from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from pipeline import PipelineError
+from pipeline.export import ParityError, check_contract
 from pipeline.tracking.descriptions import MODEL_DESCRIPTION, describe_version
 from pipeline.training.fingerprint import PACKAGES, versions
 
 MODEL = "digits"
 CHAMPION, PREVIOUS = "champion", "previous"  # what is served, and what was served before it
 KEPT = ("recipe", "network", "data", "data_digest", "fingerprint", "validation_accuracy", "test_accuracy")
+FILE, CHECKSUM = "model.onnx", "sha256"  # the name of a version's file, and of the tag with its checksum
 
 
 class RegistryError(PipelineError):
     """The registry refuses; the message is one sentence with the reason."""
+
+
+class DamagedFileError(RegistryError):
+    """The file of a version is missing or damaged; `what` is the fact as a clause, the message adds the remedy."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        self.what = f"the file of version {number} {problem}"
+        super().__init__(f"{self.what[0].upper()}{self.what[1:]}: use another version, or restore a backup.")
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,7 @@ def register(file: Path, example: NDArray[np.uint8]) -> Version:
         pip_requirements=[f"{name}=={versions()[name]}" for name in PACKAGES if name.startswith("onnx")],
     )
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key in KEPT}
+    kept[CHECKSUM] = hashlib.sha256(file.read_bytes()).hexdigest()
     version = _version(mlflow.register_model(logged.model_uri, MODEL, tags=kept))
     client = mlflow.MlflowClient()
     if not client.get_registered_model(MODEL).description:
@@ -60,16 +73,14 @@ def register(file: Path, example: NDArray[np.uint8]) -> Version:
     return version
 
 
-def find(fingerprint: str) -> Version | None:
-    """The newest version of a run with this fingerprint, if there is one."""
-    found = mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}' and tags.fingerprint = '{fingerprint}'")
-    return max(map(_version, found), key=lambda version: version.number, default=None)
+def find(fingerprint: str) -> list[Version]:
+    """The versions of runs with this fingerprint, the newest first."""
+    return _search(f" and tags.fingerprint = '{fingerprint}'")
 
 
 def all_versions() -> list[Version]:
     """All versions, the newest first."""
-    found = map(_version, mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}'"))
-    return sorted(found, key=lambda version: version.number, reverse=True)
+    return _search("")
 
 
 def get(number: int) -> Version:
@@ -112,9 +123,40 @@ def describe(version: Version, tags: dict[str, str]) -> None:
 
 
 def download(version: Version, folder: Path) -> Path:
-    """Download a version's ONNX file into `folder`."""
+    """Download a version's ONNX file into `folder`, and check it by its SHA-256.
+
+    Earlier releases registered no SHA-256: then only the contract is checked.
+
+    Raises:
+        DamagedFileError: the file is missing or damaged.
+    """
     got = mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{version.number}", dst_path=str(folder))
-    return Path(got) / "model.onnx"
+    file = Path(got) / FILE
+    if not file.exists():
+        raise DamagedFileError(version.number, "is missing")
+    expected = version.tags.get(CHECKSUM)
+    if expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        raise DamagedFileError(version.number, "is damaged (its SHA-256 is wrong)")
+    try:
+        check_contract(file)
+    except ParityError as error:
+        raise DamagedFileError(version.number, "is damaged (it breaks the contract)") from error
+    return file
+
+
+def check(version: Version) -> None:
+    """Download a version's file only to check it.
+
+    Raises:
+        DamagedFileError: the file is missing or damaged.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        download(version, Path(folder))
+
+
+def _search(condition: str) -> list[Version]:
+    found = map(_version, mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}'{condition}"))
+    return sorted(found, key=lambda version: version.number, reverse=True)
 
 
 def _version(found: ModelVersion) -> Version:

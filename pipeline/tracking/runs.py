@@ -20,8 +20,8 @@ from torch import Tensor
 
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.recipes import Recipe
-from pipeline.tracking.connection import EXPERIMENT
 from pipeline.tracking.descriptions import MODE, NOTE
+from pipeline.tracking.location import EXPERIMENT
 from pipeline.training.callback import Callback, Epoch
 
 log = logging.getLogger(__name__)

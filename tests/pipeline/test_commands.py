@@ -3,15 +3,12 @@
 The other commands run in this process, which has torch and MLflow imported already.
 """
 
-import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +16,7 @@ import mlflow
 import onnx
 import pytest
 
-from pipeline.__main__ import main
+from tests.pipeline.conftest import Done
 from tests.processes import ROOT, free_port, mlflow_server, running, wait_until
 
 pytestmark = pytest.mark.slow
@@ -37,35 +34,6 @@ def pipeline(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         timeout=300,
         check=False,
     )
-
-
-@dataclass(frozen=True)
-class Done:
-    """Exit code, log lines and standard output of a command."""
-
-    returncode: int
-    log: list[str]
-    stdout: str
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Done]]:
-    """Run a command in this process."""
-    before = mlflow.get_tracking_uri(), signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: str, **environment: str) -> Done:
-        caplog.clear()
-        with monkeypatch.context() as patch, caplog.at_level(logging.INFO, logger="pipeline"):
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            code = main([*arguments])
-        return Done(code, caplog.messages, capsys.readouterr().out)
-
-    yield run
-    mlflow.set_tracking_uri(before[0])
-    signal.signal(signal.SIGTERM, before[1])
 
 
 def _holds(log: Path, text: str) -> bool:

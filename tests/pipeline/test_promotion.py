@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,13 +88,15 @@ def test_model_of_the_tenth_may_be_the_first_champion() -> None:
 
 
 @pytest.fixture
-def versions(tmp_path: Path) -> Iterator[list[Version]]:
+def versions(tmp_path: Path, linear_model: Path) -> Iterator[list[Version]]:
     """Two versions in an embedded registry: one of the bundled tenth (`previous`), one of the full set (`champion`)."""
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     client = mlflow.MlflowClient()
     client.create_registered_model("digits")
     for data in ("tenth", "full"):
+        (tmp_path / data).mkdir()
+        shutil.copy(linear_model, tmp_path / data / "model.onnx")
         client.create_model_version("digits", (tmp_path / data).as_uri(), tags={"data": data})
     found = [registry.get(1), registry.get(2)]
     registry.set_alias("previous", found[0])
