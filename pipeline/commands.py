@@ -50,8 +50,9 @@ def train(settings: TrainSettings) -> None:
             known.number,
         )
     version = known or flow.train_and_register(run, settings)
+    promotion.finish()
     # A recorded verdict stands, or a rollback would not last; without a champion another minimum may let it pass.
-    if known is None or not promotion.is_judged(known) or registry.by_alias(CHAMPION) is None:
+    if not promotion.is_judged(registry.get(version.number)) or registry.by_alias(CHAMPION) is None:
         promotion.consider(version, dataset.validation, _gate(settings))
     log.info("Runs: %s", describe_experiment())
     promotion.require_champion(version)
@@ -103,8 +104,9 @@ def promote(settings: PromoteSettings) -> None:
     if not newest:
         raise RegistryError("There is no version to promote: run `python -m pipeline train` first.")
     version = registry.get(settings.version) if settings.version else newest[0]
+    promotion.finish()
     champion = registry.by_alias(CHAMPION)
-    if champion and champion.number == version.number and promotion.is_judged(version):
+    if champion and champion.number == version.number:
         log.info("Version %s is already champion.", version.number)
         return
     log.info("Judging version %s on the validation digits.", version.number)
@@ -116,7 +118,8 @@ def rollback(settings: RollbackSettings) -> None:
     """Serve the previous champion again."""
     connect(settings.state_dir, settings.tracking_timeout)
     champion, former = promotion.rollback(settings.yes)
-    log.info("Version %s is champion again; version %s is previous.", champion.number, former.number)
+    before = f"version {former.number} is previous" if former else "there is no version before it"
+    log.info("Version %s is champion again; %s.", champion.number, before)
 
 
 def status(settings: Settings) -> None:

@@ -19,6 +19,9 @@ from pipeline.tracking.registry import CHAMPION, MODEL, PREVIOUS, DamagedFileErr
 
 log = logging.getLogger(__name__)
 
+# Tags of a version: what the gate decided, set when it is carried out; and the number of the champion that it replaced.
+PROMOTED, REPLACED = "promoted", "replaced"
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -55,8 +58,8 @@ def consider(candidate: Version, validation: Digits, gate: Gate, replace_damaged
         RegistryError: the champion's file is damaged, so that nothing can be compared with it.
     """
     champion = registry.by_alias(CHAMPION)
-    if champion and champion.number == candidate.number:  # its promotion was interrupted before the verdict was written
-        champion = registry.by_alias(PREVIOUS)
+    if champion and champion.number == candidate.number:
+        return Verdict(True, champion.tags.get("verdict", "it is champion already"))
     verdict = may_replace(candidate, champion)
     if verdict is None:
         correct = _correct(candidate, validation)
@@ -122,8 +125,8 @@ def may_replace(candidate: Version, champion: Version | None) -> Verdict | None:
 
 
 def is_judged(version: Version) -> bool:
-    """Whether the gate's verdict on a version is recorded."""
-    return "verdict" in version.tags
+    """Whether the gate's verdict on a version is recorded, and carried out."""
+    return version.tags.keys() >= {"verdict", PROMOTED}
 
 
 def require_champion(considered: Version) -> None:
@@ -149,48 +152,94 @@ def require_champion(considered: Version) -> None:
     )  # fmt: skip
 
 
-def rollback(confirmed: bool) -> tuple[Version, Version]:
+def rollback(confirmed: bool) -> tuple[Version, Version | None]:
     """Swap `champion` and `previous`; a second rollback undoes the first.
+
+    If the champion was deleted, `previous` takes its place. A rollback that was cut off is completed.
 
     Args:
         confirmed: whether a model of the subset may take the place of one of the full set.
 
     Returns:
-        The new and the former champion.
+        The new champion and the former one, if it still exists.
 
     Raises:
         RegistryError: there is no previous version, its file is damaged, or it needs confirmation.
     """
+    completed = finish()
     champion, previous = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
-    if champion is None or previous is None:
+    if completed and champion:
+        return champion, previous
+    if previous is None:
         raise RegistryError(f"{MODEL} has no previous version to go back to; see `python -m pipeline status`.")
     refusal = may_replace(previous, champion)
-    if refusal and not confirmed:
+    if refusal and champion and not confirmed:
         raise RegistryError(
             f"Version {previous.number} was trained on the bundled tenth, and the champion, version {champion.number}, "
             "on the full set: add --yes to serve it all the same."
         )
     registry.check(previous)
-    registry.set_alias(CHAMPION, previous)
-    registry.set_alias(PREVIOUS, champion)
+    _enthrone(previous, champion)
     return previous, champion
 
 
-def _record(candidate: Version, verdict: Verdict, champion: Version | None) -> None:
-    """Move the aliases if the candidate is promoted, and write the verdict into its tags.
+def finish() -> bool:
+    """Complete a promotion or a rollback that was cut off after the champion had changed.
 
-    The verdict comes after the aliases: if this is interrupted, the next `train` judges the version again.
+    Returns:
+        Whether it was a rollback.
     """
+    champion, previous = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
+    if champion is None:
+        return False
+    cut_promotion = "verdict" in champion.tags and PROMOTED not in champion.tags
+    cut_rollback = previous is not None and previous.number == champion.number
+    if not cut_promotion and not cut_rollback:
+        return False
+    former = registry.find_number(champion.tags.get(REPLACED, ""))
+    _follow_champion(champion, former)
+    if cut_promotion:
+        _record_outcome(champion, {PROMOTED: "true"})
+    log.info("What made version %s champion was cut off before its end: it is complete now.", champion.number)
+    return cut_rollback and former is not None
+
+
+def _record(candidate: Version, verdict: Verdict, former: Version | None) -> None:
+    """Write the verdict into the candidate's tags and, if it is promoted, move the aliases.
+
+    The alias `champion` is the commit. Until then, another `train` judges the version again, since the tag `promoted`
+    is missing; after it, `finish` completes the rest. So a champion never bears the verdict of a refusal.
+    """
+    if PROMOTED in candidate.tags:
+        registry.delete_tag(candidate, PROMOTED)
+    registry.set_tag(candidate, "verdict", verdict.reason)
     if verdict.promoted:
-        if champion:
-            registry.set_alias(PREVIOUS, champion)
-        registry.set_alias(CHAMPION, candidate)
-    tags = {"promoted": str(verdict.promoted).lower(), "verdict": verdict.reason}
-    for name, value in tags.items():
-        registry.set_tag(candidate, name, value)
-    registry.describe(candidate, candidate.tags | tags)
-    outcome = "champion" if verdict.promoted else "not promoted"
-    log.info("Version %s is %s: %s.", candidate.number, outcome, verdict.reason)
+        _enthrone(candidate, former)
+    outcome = {PROMOTED: str(verdict.promoted).lower()}
+    _record_outcome(candidate, {"verdict": verdict.reason} | outcome)
+    called = "champion" if verdict.promoted else "not promoted"
+    log.info("Version %s is %s: %s.", candidate.number, called, verdict.reason)
+
+
+def _record_outcome(version: Version, tags: dict[str, str]) -> None:
+    registry.describe(version, version.tags | tags)
+    registry.set_tag(version, PROMOTED, tags[PROMOTED])  # last: with it, all is done
+
+
+def _enthrone(version: Version, former: Version | None) -> None:
+    """Make a version champion, and the former champion `previous`."""
+    registry.set_tag(version, REPLACED, str(former.number) if former else "none")  # for `finish`
+    registry.set_alias(CHAMPION, version)
+    _follow_champion(version, former)
+
+
+def _follow_champion(champion: Version, former: Version | None) -> None:
+    """Make the alias `previous` fit to a new champion: the former one, but never the champion itself."""
+    previous = registry.by_alias(PREVIOUS)
+    if former and former.number != champion.number:
+        registry.set_alias(PREVIOUS, former)
+    elif previous and previous.number == champion.number:
+        registry.delete_alias(PREVIOUS)
 
 
 def _correct(version: Version, digits: Digits) -> NDArray[np.bool_]:

@@ -111,6 +111,21 @@ def set_alias(alias: str, version: Version) -> None:
     mlflow.MlflowClient().set_registered_model_alias(MODEL, alias, str(version.number))
 
 
+def find_number(number: str) -> Version | None:
+    """The version of that number, if there is one; `number` may be any text."""
+    return next((version for version in all_versions() if str(version.number) == number), None)
+
+
+def delete_alias(alias: str) -> None:
+    """Take an alias away from whichever version has it."""
+    mlflow.MlflowClient().delete_registered_model_alias(MODEL, alias)
+
+
+def delete_tag(version: Version, name: str) -> None:
+    """Delete a tag of a version."""
+    mlflow.MlflowClient().delete_model_version_tag(MODEL, str(version.number), name)
+
+
 def set_tag(version: Version, name: str, value: str) -> None:
     """Set a tag of a version."""
     mlflow.MlflowClient().set_model_version_tag(MODEL, str(version.number), name, value)
