@@ -54,7 +54,7 @@ types: $(INSTALLED) ## static types, by mypy
 unit: $(INSTALLED) ## the tests alone; PYTEST_ARGS="-k gate" narrows them
 	$(BIN)/python -m pytest $(PARALLEL) -m "not stack and not browser" $(PYTEST_ARGS)
 
-test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down (MNIST_DIR must be set); /draw in chromium
+test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down (MNIST_DIR must be set); the pages in chromium
 	$(BIN)/python -m pytest -m "stack or browser" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)
 
 docs: $(INSTALLED) ## build the documentation site into build/site; a broken link fails

@@ -40,6 +40,7 @@ ENDPOINTS = (
     "/predict/files",
     "/explain",
     "/draw",
+    "/docs",
     "/model",
     "/livez",
     "/readyz",

@@ -39,7 +39,8 @@ RETRY_OVERLOADED = (b"retry-after", b"1")
 RETRY_NO_MODEL = (b"retry-after", b"5")
 
 ROUTES = (
-    "POST /predict, /predict/raw, /predict/files, /explain; GET /draw, /model, /metrics, /docs.json, /livez, /readyz"
+    "POST /predict, /predict/raw, /predict/files, /explain; "
+    "GET /, /draw, /docs, /model, /metrics, /docs.json, /livez, /readyz"
 )
 
 GET, POST = ("GET", "HEAD"), ("POST",)

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync_playwright
 
 from benchmarks.drawing.strokes import Point
-from tests.serving.conftest import Service, service, start_service, variant  # noqa: F401 - fixtures of the same names
+from tests.serving.conftest import Service, service, start_service, swap, variant  # noqa: F401 - fixtures of the same names
 
 TIMEOUT_MS = 60_000  # generous, because a loaded machine is slow
 expect.set_options(timeout=TIMEOUT_MS)
@@ -40,10 +40,12 @@ OpenPage = Callable[..., Any]
 
 @pytest.fixture
 def open_page(chromium: Browser, service: Service) -> OpenPage:  # noqa: F811
-    """A context manager that opens `/draw` in a new window; fails on logged errors that do not contain `allowed`."""
+    """A context manager that opens a page in a new window; fails on logged errors that do not contain `allowed`."""
 
     @contextmanager
-    def opened(at: str = service.url, allowed: str | None = None, **options: Any) -> Iterator[Page]:
+    def opened(
+        at: str = service.url, allowed: str | None = None, path: str = "/draw", **options: Any
+    ) -> Iterator[Page]:
         context = chromium.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
         context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
@@ -52,8 +54,9 @@ def open_page(chromium: Browser, service: Service) -> OpenPage:  # noqa: F811
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(f"{at.rstrip('/')}/draw")
-        expect(page.locator("#model")).to_contain_text("of the test digits")
+        page.goto(f"{at.rstrip('/')}{path}")
+        if path == "/draw":
+            expect(page.locator("#model")).to_contain_text("of the test digits")
         yield page
         context.close()
         assert [text for text in errors if not (allowed and allowed in text)] == []

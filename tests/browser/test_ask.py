@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 pytestmark = pytest.mark.browser
 
 ASKER = """async (steps) => {
-    const { Asker } = await import(new URL("draw/ask.js", document.baseURI));
+    const { Asker } = await import(new URL("static/ask.js", document.baseURI));
     window.sent = [];
     window.shown = [];
     window.lost = 0;
