@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,37 @@ def test_image_limit_is_inclusive() -> None:
         with pytest.raises(RequestError, match=r"^4 images are too many: at most 3") as refused:
             decode(content, 3)
         assert refused.value.status == 413
+
+
+MANY_KEYS = b'{"images": [' + b'{"a": 0}, ' * 1_200_000
+WIDE = b'{"images":[' + b",".join([json.dumps(IMAGE).replace(" ", "  ").encode()] * 60) + b"]}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (MANY_KEYS + b"0]}", "more than one field, or a text"),
+        (MANY_KEYS.replace(b": 0", b""), "more than one field, or a text"),
+        (WIDE.replace(b"[[", b'["', 1), "more than one field, or a text"),
+        (WIDE[:-1] + b', "more": 1}', "more than one field, or a text"),
+        (b'{"images": [' + b" " * 200_000 + b'"\\""]}', "more than one field, or a text"),
+    ],
+    ids=("objects", "texts", "quote", "field", "escaped quote"),
+)
+def test_large_body_of_other_fields_is_refused_before_decoding(
+    content: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.decoding.arrays.orjson", None)
+    tracemalloc.start()
+    with pytest.raises(RequestError, match=said) as refused:
+        from_json(content, 1024)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.value.status == 422
+    assert "expected" in refused.value.sentence
+    assert peak < 100_000
+
+
+def test_large_body_of_one_field_is_read_with_any_white_space() -> None:
+    for content in (WIDE, WIDE.replace(b",", b"\n, "), b" " * 200_000 + body([IMAGE]), b'{"im\\u0061ges":' + WIDE[10:]):
+        assert not from_json(content, 60).any()
