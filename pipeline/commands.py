@@ -32,7 +32,8 @@ from pipeline.settings import (
 from pipeline.tracking import registry
 from pipeline.tracking.connection import connect
 from pipeline.tracking.descriptions import describe_experiment
-from pipeline.tracking.registry import CHAMPION, PREVIOUS, DamagedFileError, RegistryError, Version
+from pipeline.tracking.registry import CHAMPION, PREVIOUS, RegistryError
+from pipeline.tracking.turns import turn
 from pipeline.training.devices import choose_device, describe_device
 from pipeline.training.run import Run
 
@@ -43,17 +44,20 @@ def train(settings: TrainSettings) -> None:
     """Train a recipe, export and prove the model, and promote it if it passes the gate."""
     dataset, device = _prepare(settings)
     run = Run(find(settings.recipe), settings.seed, dataset, device)
-    known = None if settings.fresh else _find_intact(run.fingerprint)
-    if known:
-        log.info(
-            "Version %s already matches these settings, data and code; skipping training (--fresh repeats it).",
-            known.number,
-        )
-    version = known or flow.train_and_register(run, settings)
-    promotion.finish()
-    # A recorded verdict stands, or a rollback would not last; without a champion another minimum may let it pass.
-    if not promotion.is_judged(registry.get(version.number)) or registry.by_alias(CHAMPION) is None:
-        promotion.consider(version, dataset.validation, _gate(settings))
+    with turn(settings.state_dir, "training"):
+        known = None if settings.fresh else registry.find_intact(run.fingerprint)
+        if known:
+            log.info(
+                "Version %s already matches these settings, data and code; skipping training (--fresh repeats it).",
+                known.number,
+            )
+        number = (known or flow.train_and_register(run, settings)).number
+    with turn(settings.state_dir, "aliases"):
+        promotion.finish()
+        version = registry.get(number)
+        # A recorded verdict stands, or a rollback would not last; without a champion another minimum may let it pass.
+        if not promotion.is_judged(version) or registry.by_alias(CHAMPION) is None:
+            promotion.consider(version, dataset.validation, _gate(settings))
     log.info("Runs: %s", describe_experiment())
     promotion.require_champion(version)
 
@@ -62,7 +66,9 @@ def compare(settings: CompareSettings) -> None:
     """Train recipes over seeds, and print them in one table."""
     dataset, device = _prepare(settings)
     seeds = range(1, settings.seeds + 1)
-    rows = carry_out([Run(find(name), seed, dataset, device) for name in settings.recipes for seed in seeds], settings)
+    planned = [Run(find(name), seed, dataset, device) for name in settings.recipes for seed in seeds]
+    with turn(settings.state_dir, "training"):
+        rows = carry_out(planned, settings)
     terminal = Console()
     # Without a terminal rich assumes 80 columns, too few for the table.
     Console(width=None if terminal.is_terminal else max(terminal.width, 120)).print(table.draw(rows))
@@ -104,20 +110,23 @@ def promote(settings: PromoteSettings) -> None:
     if not newest:
         raise RegistryError("There is no version to promote: run `python -m pipeline train` first.")
     version = registry.get(settings.version) if settings.version else newest[0]
-    promotion.finish()
-    champion = registry.by_alias(CHAMPION)
-    if champion and champion.number == version.number:
-        log.info("Version %s is already champion.", version.number)
-        return
-    log.info("Judging version %s on the validation digits.", version.number)
-    if not promotion.consider(version, _load(settings).validation, _gate(settings), replace_damaged=True).promoted:
+    with turn(settings.state_dir, "aliases"):
+        promotion.finish()
+        champion = registry.by_alias(CHAMPION)
+        if champion and champion.number == version.number:
+            log.info("Version %s is already champion.", version.number)
+            return
+        log.info("Judging version %s on the validation digits.", version.number)
+        verdict = promotion.consider(version, _load(settings).validation, _gate(settings), replace_damaged=True)
+    if not verdict.promoted:
         raise RegistryError(f"Version {version.number} did not pass the gate.")
 
 
 def rollback(settings: RollbackSettings) -> None:
     """Serve the previous champion again."""
     connect(settings.state_dir, settings.tracking_timeout)
-    champion, former = promotion.rollback(settings.yes)
+    with turn(settings.state_dir, "aliases"):
+        champion, former = promotion.rollback(settings.yes)
     before = f"version {former.number} is previous" if former else "there is no version before it"
     log.info("Version %s is champion again; %s.", champion.number, before)
 
@@ -150,17 +159,6 @@ def _prepare(settings: RunSettings) -> tuple[DataSet, torch.device]:
 
 def _load(settings: DataSettings) -> DataSet:
     return mnist.load(settings.data, settings.mnist_dir, settings.state_dir / "data")
-
-
-def _find_intact(fingerprint: str) -> Version | None:
-    """The newest version of a run with this fingerprint whose file is whole, if there is one."""
-    for version in registry.find(fingerprint):
-        try:
-            registry.check(version)
-            return version
-        except DamagedFileError as error:
-            log.warning("Version %s is not reused: %s.", version.number, error.what)
-    return None
 
 
 def _gate(settings: GateSettings) -> Gate:

@@ -69,7 +69,12 @@ def train_and_register(run: Run, settings: RunSettings) -> Version:
             log.info("Improvement over the dense network: %.2f points.", 100 * gain)
         active.log_predictions(result.test_digits, result.test.probabilities(result.temperature))
         _log_report(run, result, active)
-        version = _register(run, result, active)
+        # Another process may have registered the same training meanwhile.
+        version = None if settings.fresh else registry.find_intact(run.fingerprint)
+        if version:
+            log.info("Version %s, of the same settings, data and code, was registered meanwhile.", version.number)
+        else:
+            version = _register(run, result, active)
     checkpoint.remove()
     return version
 

@@ -57,25 +57,38 @@ def consider(candidate: Version, validation: Digits, gate: Gate, replace_damaged
     Raises:
         RegistryError: the champion's file is damaged, so that nothing can be compared with it.
     """
-    champion = registry.by_alias(CHAMPION)
-    if champion and champion.number == candidate.number:
-        return Verdict(True, champion.tags.get("verdict", "it is champion already"))
-    verdict = may_replace(candidate, champion)
-    if verdict is None:
-        correct = _correct(candidate, validation)
-        try:
-            verdict = judge(correct, _correct(champion, validation) if champion else None, gate)
-        except DamagedFileError as damage:
-            assert champion
-            if not replace_damaged and champion.tags.get("fingerprint") != candidate.tags.get("fingerprint", ""):
-                raise RegistryError(
-                    f"Version {candidate.number} cannot be compared with the champion, because {damage.what}: "
-                    f"go back by `rollback`, or replace it by `promote --version {candidate.number}`."
-                ) from damage
-            verdict = judge(correct, None, gate, f"{damage.what}, so it could not be compared with the champion")
-            champion = registry.by_alias(PREVIOUS)  # a damaged version is nothing to go back to
-    _record(candidate, verdict, champion)
+    while True:
+        champion = registry.by_alias(CHAMPION)
+        if champion and champion.number == candidate.number:
+            return Verdict(True, champion.tags.get("verdict", "it is champion already"))
+        verdict, former = _compare(candidate, champion, validation, gate, replace_damaged)
+        now = registry.by_alias(CHAMPION)
+        if (now and now.number) == (champion and champion.number):
+            break
+        log.info("The champion has changed meanwhile: judging version %s again.", candidate.number)
+    _record(candidate, verdict, former)
     return verdict
+
+
+def _compare(
+    candidate: Version, champion: Version | None, validation: Digits, gate: Gate, replace_damaged: bool
+) -> tuple[Verdict, Version | None]:
+    """The verdict, and the version to go back to after a promotion."""
+    verdict = may_replace(candidate, champion)
+    if verdict:
+        return verdict, champion
+    correct = _correct(candidate, validation)
+    try:
+        return judge(correct, _correct(champion, validation) if champion else None, gate), champion
+    except DamagedFileError as damage:
+        assert champion
+        if not replace_damaged and champion.tags.get("fingerprint") != candidate.tags.get("fingerprint", ""):
+            raise RegistryError(
+                f"Version {candidate.number} cannot be compared with the champion, because {damage.what}: "
+                f"go back by `rollback`, or replace it by `promote --version {candidate.number}`."
+            ) from damage
+        verdict = judge(correct, None, gate, f"{damage.what}, so it could not be compared with the champion")
+        return verdict, registry.by_alias(PREVIOUS)  # a damaged version is nothing to go back to
 
 
 def judge(

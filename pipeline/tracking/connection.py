@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import PipelineError
 from pipeline.tracking.location import EXPERIMENT, follow
+from pipeline.tracking.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,11 @@ def connect(state_dir: Path, timeout: float) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
         database, artifacts = state_dir / "mlflow.db", state_dir / "artifacts"
         mlflow.set_tracking_uri(f"sqlite:///{database}")
-        if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
-        else:
-            follow(database, artifacts)
+        with turn(state_dir, "connecting"):  # MLflow makes its tables here
+            if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+                mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
+            else:
+                follow(database, artifacts)
     else:
         mlflow.set_tracking_uri(uri)
         _wait(uri, timeout)

@@ -1,6 +1,7 @@
 """MLflow's model registry: the versions of the registered model `digits`, their tags and their aliases."""
 
 import hashlib
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from pipeline import PipelineError
 from pipeline.export import ParityError, check_contract
 from pipeline.tracking.descriptions import MODEL_DESCRIPTION, describe_version
 from pipeline.training.fingerprint import PACKAGES, versions
+
+log = logging.getLogger(__name__)
 
 MODEL = "digits"
 CHAMPION, PREVIOUS = "champion", "previous"  # what is served, and what was served before it
@@ -76,6 +79,17 @@ def register(file: Path, example: NDArray[np.uint8]) -> Version:
 def find(fingerprint: str) -> list[Version]:
     """The versions of runs with this fingerprint, the newest first."""
     return _search(f" and tags.fingerprint = '{fingerprint}'")
+
+
+def find_intact(fingerprint: str) -> Version | None:
+    """The newest version of a run with this fingerprint whose file is whole, if there is one."""
+    for version in find(fingerprint):
+        try:
+            check(version)
+            return version
+        except DamagedFileError as error:
+            log.warning("Version %s is not reused: %s.", version.number, error.what)
+    return None
 
 
 def all_versions() -> list[Version]:
