@@ -91,6 +91,8 @@ def export(settings: ExportSettings) -> None:
                 raise RegistryError(f"The standard output does not accept the file ({error.strerror}).") from None
             log.info("Version %s is written to the standard output.", version.number)
             return
+        if settings.to.is_dir():
+            raise RegistryError(f"{settings.to} cannot be written (Is a directory): name a file with --to.")
         partial = settings.to.with_name(f"{settings.to.name}.partial")
         try:
             settings.to.parent.mkdir(parents=True, exist_ok=True)

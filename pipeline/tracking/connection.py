@@ -5,13 +5,17 @@ Without MLFLOW_TRACKING_URI, MLflow's embedded store is used: a SQLite file and 
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from requests import RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import PipelineError
 from pipeline.tracking.location import EXPERIMENT, follow
@@ -41,15 +45,21 @@ def connect(state_dir: Path, timeout: float) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        state_dir.mkdir(parents=True, exist_ok=True)
         database, artifacts = state_dir / "mlflow.db", state_dir / "artifacts"
+        if set("%?") & set(str(database)):  # escaped, they lead to the database, but MLflow makes a folder elsewhere
+            raise TrackingError(f"MLflow cannot use {state_dir}, because of % or ?: choose another --state-dir.")
         mlflow.set_tracking_uri(f"sqlite:///{database}")
         with turn(state_dir, "connecting"):  # MLflow makes its tables here
+            _require_usable(database)
             if mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 mlflow.create_experiment(EXPERIMENT, artifact_location=artifacts.resolve().as_uri())
             else:
                 follow(database, artifacts)
     else:
+        try:
+            urlsplit(uri)
+        except ValueError as error:
+            raise TrackingError(f"MLFLOW_TRACKING_URI is not an address ({error}): correct it, or unset it.") from None
         mlflow.set_tracking_uri(uri)
         _wait(uri, timeout)
     mlflow.set_experiment(EXPERIMENT)
@@ -58,15 +68,40 @@ def connect(state_dir: Path, timeout: float) -> None:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn MLflow's exceptions into errors of one sentence.
+    """Turn the exceptions of MLflow, of its requests, of its database and of the disk into errors of one sentence.
 
     Raises:
-        TrackingError: MLflow raised within the block.
+        TrackingError: one of them was raised within the block.
     """
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, RequestException) as error:
         raise TrackingError(f"MLflow failed: {' '.join(str(error).split())}") from error
+    except (sqlite3.Error, SQLAlchemyError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise TrackingError(f"MLflow's database failed ({reason}): repeat the command, or restore a backup.") from error
+    except OSError as error:
+        where = f"{error.filename} cannot be used" if error.filename else "A file cannot be used"
+        raise TrackingError(f"{where} ({error.strerror or error}): mend that, and repeat the command.") from error
+
+
+def _require_usable(database: Path) -> None:
+    """Refuse at once what SQLite would try for minutes: a database that is damaged, or cannot be written.
+
+    Raises:
+        TrackingError: as said.
+    """
+    if not database.exists():
+        return
+    if not os.access(database, os.W_OK):
+        raise TrackingError(f"{database} cannot be written: correct its owner or mode, or choose another --state-dir.")
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("SELECT name FROM sqlite_master").fetchall()
+    except sqlite3.Error as error:
+        raise TrackingError(
+            f"{database} cannot be read ({error}): restore a backup, or choose another --state-dir."
+        ) from None
 
 
 def _wait(uri: str, timeout: float) -> None:

@@ -105,7 +105,9 @@ def get(number: int) -> Version:
     """
     try:
         return _version(mlflow.MlflowClient().get_model_version(MODEL, str(number)))
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         there = ", ".join(str(each.number) for each in reversed(all_versions())) or "none"
         raise RegistryError(f"{MODEL} has no version {number}; there are: {there}.") from None
 
