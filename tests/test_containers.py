@@ -62,11 +62,13 @@ def test_compose_has_the_health_check_of_the_image(service: str, stage: str) -> 
 def test_image_is_labelled(image: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     instructions = stages()[image]
-    labels = dict(re.findall(r'org\.opencontainers\.image\.([a-z]+)="([^"]*)"', instructions))
-    assert labels.keys() == {"title", "licenses", "version", "revision"}
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([a-z.]+)="([^"]*)"', instructions))
+    assert labels.keys() == {"title", "licenses", "version", "revision", "base.name", "base.digest"}
     assert labels["licenses"] == project["license"]
     assert labels["version"] == "${VERSION}"
     assert labels["revision"] == "${GIT_COMMIT}"
+    assert labels["base.name"] == "${BASE_IMAGE}"
+    assert labels["base.digest"] == "${BASE_DIGEST}"
     assert re.findall(r"^ARG (VERSION=.*|GIT_COMMIT=)$", instructions, re.MULTILINE).count("GIT_COMMIT=") == 1
     assert f"\nARG VERSION={project['version']}\n" in instructions
 
@@ -76,6 +78,14 @@ def test_only_the_locks_of_an_image_install_its_packages_again(image: str) -> No
     mounted = re.findall(r"type=bind,source=(requirements\S*),", stages()[image])
     lock = [] if image == "tracking" else [f"requirements/{image}.txt"]  # its packages are those of the stage `base`
     assert mounted == lock + ["requirements/torch.txt"] * (image == "train")
+
+
+@pytest.mark.parametrize("file", ["Dockerfile.train", "Dockerfile.serve"])
+def test_base_image_can_be_named_by_its_digest(file: str) -> None:
+    instructions = (ROOT / file).read_text()
+    assert "\nFROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}" in instructions
+    for service in COMPOSE.values():
+        assert service["build"]["args"]["BASE_DIGEST"] == "${BASE_DIGEST:-}"
 
 
 @pytest.mark.parametrize("service", COMPOSE)
