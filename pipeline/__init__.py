@@ -1,6 +1,12 @@
 """The training side: MNIST in, a proven and promoted ONNX model out."""
 
+import os
+
 __version__ = "0.1.0"  # as in pyproject.toml; a test holds them equal
+
+# MLflow and ONNX Runtime report their use to their makers otherwise; they read these variables when they are imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class PipelineError(Exception):
