@@ -21,7 +21,7 @@ from serving.inference.cores import usable_cores
 from serving.inference.explain import Explainer
 from serving.model.store import Store
 from serving.monitoring.folder import make_folder
-from serving.monitoring.metrics import Metrics
+from serving.monitoring.metrics import REASONS, Metrics
 from serving.settings import SettingsError, read_settings
 from serving.web.connections import Connections, raise_file_limit
 from serving.web.middleware import InFront, Traffic
@@ -126,6 +126,7 @@ class Digits:
 def build(application: ASGIApp) -> ASGIApp:
     """Put the routes and middlewares of the service in front of an application; BentoML has made the service."""
     parts: Digits = bentoml.get_current_service()
+    CONNECTIONS.refused = lambda status: parts.metrics.rejected[REASONS[status]].inc()
     short_path = ShortPath(application, SETTINGS, parts)
     return Traffic(short_path, parts.store, parts.metrics, SETTINGS.access_log)
 

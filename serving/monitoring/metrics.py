@@ -64,6 +64,7 @@ REASONS = {
     413: "too_large",
     415: "unsupported",
     422: "invalid",
+    431: "head_too_large",
     HUNG_UP: "hung_up",
     501: "no_feature_maps",
     503: "overloaded",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.errors import HUNG_UP, RequestError
+from serving.web.protocol import StrictProtocol
 
 Result = TypeVar("Result")
 
@@ -40,9 +41,13 @@ class Connections:
 
     Args:
         seconds: timeout of an idle connection.
+
+    Attributes:
+        refused: called with the status of each error that ends a connection before the application gets a request.
     """
 
     def __init__(self, seconds: float) -> None:
+        self.refused: Callable[[int], None] = lambda status: None
         self._seconds = seconds
         self._requests: Collection[asyncio.Task[None]] = ()
         self._watching = False
@@ -91,8 +96,8 @@ class BoundedFlow(FlowControl):
             super().resume_reading()
 
 
-class WatchedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, reporting its connections to `Connections` and disconnects to the request's scope."""
+class WatchedProtocol(StrictProtocol):
+    """Reports connections and refusals to `Connections`, and disconnects to the request's scope."""
 
     def __init__(self, watcher: Connections, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -110,6 +115,10 @@ class WatchedProtocol(HttpToolsProtocol):
         """Resume reading after a whole body: uvicorn would notice a disconnect only after the response."""
         super().on_message_complete()
         self.flow.resume_reading()
+
+    def on_refusal(self, status: int) -> None:
+        """Report a head that was refused."""
+        self._watcher.refused(status)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Mark the current request's client as gone and cancel the future that the request awaits."""

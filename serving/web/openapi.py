@@ -20,9 +20,10 @@ def read(settings: Settings) -> bytes:
     for name, value in {**limits, "max_raw_bytes": 784 * settings.max_images}.items():
         text = text.replace(f'"{{{name}}}"', str(value)).replace(f"{{{name}}}", str(value))
     document = orjson.loads(text)
-    if not settings.tracing:
-        # BentoML's timeout applies only if tracing puts the routes behind its middlewares.
-        for path in document["paths"].values():
-            for operation in path.values():
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"]["431"] = {"$ref": "#/components/responses/Error431"}
+            if not settings.tracing:
+                # BentoML's timeout applies only if tracing puts the routes behind its middlewares.
                 operation["responses"].pop("504", None)
     return orjson.dumps(document)

@@ -1,9 +1,11 @@
 """Requests to a running service, and readers of its responses."""
 
 import io
+import socket
 
 import httpx
 import numpy as np
+import psutil
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -45,3 +47,34 @@ def value(service: Service, name: str, **labels: str) -> float:
     families = text_string_to_metric_families(service.client.get("/metrics").text)
     samples = (sample for family in families for sample in family.samples)
     return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+
+def connect(service: Service, sent: bytes = b"") -> socket.socket:
+    """A connection with a small receive buffer."""
+    url = httpx.URL(service.url)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(60)
+    connection.connect((url.host, url.port))
+    connection.sendall(sent)
+    return connection
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """Return everything that the service sends until it closes the connection."""
+    received = b""
+    try:
+        while chunk := connection.recv(65536):
+            received += chunk
+    except ConnectionError:
+        pass
+    return received
+
+
+def worker(service: Service) -> psutil.Process:
+    (process,) = service.workers
+    return process
+
+
+def serves(service: Service, test_digits: Digits) -> bool:
+    return len(ask(service, "/predict", test_digits[0][:3]).json()) == 3

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import socket
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -16,7 +15,7 @@ import pytest
 
 from serving.web.bodies import LARGEST_AT_ONCE
 from tests.processes import wait_until
-from tests.serving.asking import JSON, RAW, ask, png, sentence, value
+from tests.serving.asking import JSON, RAW, ask, connect, png, sentence, serves, until_closed, value, worker
 from tests.serving.conftest import Service
 
 Digits = tuple[np.ndarray, np.ndarray]
@@ -32,37 +31,6 @@ def hasty(start_service: Callable[..., Any], model_file: Path) -> Iterator[Servi
     with start_service(SERVING_MODEL=model_file, SERVING_CLIENT_SECONDS=1, SERVING_MAX_BODY_BYTES=MEBIBYTE) as ready:
         ready.wait_for(200)
         yield ready
-
-
-def connect(service: Service, sent: bytes = b"") -> socket.socket:
-    """A connection with a small receive buffer."""
-    url = httpx.URL(service.url)
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(60)
-    connection.connect((url.host, url.port))
-    connection.sendall(sent)
-    return connection
-
-
-def until_closed(connection: socket.socket) -> bytes:
-    """Return everything that the service sends until it closes the connection."""
-    received = b""
-    try:
-        while chunk := connection.recv(65536):
-            received += chunk
-    except ConnectionError:
-        pass
-    return received
-
-
-def worker(service: Service) -> psutil.Process:
-    (process,) = service.workers
-    return process
-
-
-def serves(service: Service, test_digits: Digits) -> bool:
-    return len(ask(service, "/predict", test_digits[0][:3]).json()) == 3
 
 
 def test_slow_body_gets_408_and_is_closed(hasty: Service, test_digits: Digits) -> None:
