@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline import flow, promotion
@@ -144,9 +145,9 @@ def status(settings: Settings) -> None:
         names = [alias for alias, at in aliases.items() if at and at.number == version.number]
         tags = version.tags
         listed.add_row(
-            str(version.number), ", ".join(names), tags.get("recipe"), tags.get("data"),
-            *(f"{float(tags[key]):.2%}" if key in tags else "?" for key in ("validation_accuracy", "test_accuracy")),
-            tags.get("verdict", "not judged"),
+            str(version.number), ", ".join(names), escape(tags.get("recipe", "")), escape(tags.get("data", "")),
+            *(_percent(tags.get(key, "")) for key in ("validation_accuracy", "test_accuracy")),
+            escape(tags.get("verdict", "not judged")),
         )  # fmt: skip
     Console().print(listed if listed.row_count else "No version is registered yet: run `python -m pipeline train`.")
 
@@ -161,6 +162,13 @@ def _prepare(settings: RunSettings) -> tuple[DataSet, torch.device]:
 
 def _load(settings: DataSettings) -> DataSet:
     return mnist.load(settings.data, settings.mnist_dir, settings.state_dir / "data")
+
+
+def _percent(number: str) -> str:
+    try:
+        return f"{float(number):.2%}"
+    except ValueError:
+        return "?"
 
 
 def _gate(settings: GateSettings) -> Gate:

@@ -17,7 +17,10 @@ from pipeline import PipelineError
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-Positive = Annotated[int, Field(ge=1)]
+# Upper bounds far above every sensible value: a slip of the pen is told at once, and not by a full memory.
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=50)]  # names a file as well
+Positive = Annotated[int, Field(ge=1, le=10_000)]
+Filters = Annotated[int, Field(ge=1, le=1024)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -33,7 +36,7 @@ class ConvArchitecture:
     """The chapter's network; other values than the defaults are the chapter's exercises."""
 
     name: Literal["MNISTConvNet"] = "MNISTConvNet"
-    filters: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)] = (32, 64)
+    filters: Annotated[tuple[Filters, ...], Field(min_length=1, max_length=4)] = (32, 64)
     kernel_size: Literal[1, 3, 5, 7] = 3
     dropout: Share = 0.0
 
@@ -51,7 +54,8 @@ class VGGArchitecture:
 
     name: Literal["VGGNet"] = "VGGNet"
     blocks: Annotated[
-        tuple[Annotated[tuple[Positive, ...], Field(min_length=1)], ...], Field(min_length=1, max_length=4)
+        tuple[Annotated[tuple[Filters, ...], Field(min_length=1, max_length=8)], ...],
+        Field(min_length=1, max_length=4),
     ] = ((32, 64), (64, 128), (128,))
     dropout: Share = 0.0
     first_kernel_size: Literal[3, 5, 7] = 3
@@ -81,8 +85,8 @@ class Augmentation:
 class Recipe:
     """A network and its training. `about` describes it in one sentence; the defaults are the chapter's choices."""
 
-    name: str
-    about: str = ""
+    name: Name
+    about: Annotated[str, Field(max_length=500)] = ""
     network: Architecture = field(default_factory=ConvArchitecture)
     epochs: Positive = 5
     epochs_on_tenth: Positive | None = None  # above `epochs`: an epoch of the tenth has a tenth of the steps
@@ -91,7 +95,7 @@ class Recipe:
     learning_rate: Rate = 1e-3  # with one cycle: its peak
     one_cycle: bool = False  # Smith & Topin, "Super-Convergence" (2018); False: a constant rate
     warm_up: Share = 0.3  # share of the steps until the peak
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled: Loshchilov & Hutter (2019)
+    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0  # decoupled: Loshchilov & Hutter (2019)
     label_smoothing: Share = 0.0  # Szegedy et al., "Rethinking the Inception Architecture" (2016)
     averaging: Share = 0.0  # decay of the exponential moving average of the weights; 0: none; Polyak (1992)
     mixed_precision: bool = False  # bfloat16 if the device supports it; Micikevicius et al. (2018)
@@ -193,6 +197,8 @@ def find(name: str) -> Recipe:
 def _explain(problem: ErrorDetails) -> str:
     path = [str(part) for part in problem["loc"]]
     place = ".".join(part for part in path if part not in NETWORKS)
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{place}: must have letters, digits and . _ - only, and begin with a letter or a digit"
     if problem["type"] == "union_tag_invalid":
         return f"{place}.name: must be one of {', '.join(NETWORKS)}"
     if problem["type"] == "unexpected_keyword_argument":

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
+from rich.markup import escape
 from rich.table import Table
 
 # names in MLflow; each run has them
@@ -99,7 +100,7 @@ def draw(rows: Sequence[Row]) -> Table:
     for heading in HEADINGS:
         drawn.add_column(heading, justify="left" if heading == "recipe" else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*_cells(row))
+        drawn.add_row(*map(escape, _cells(row)))
     return drawn
 
 

@@ -20,7 +20,7 @@ from pipeline import PipelineError
 from pipeline.data.dataset import Digits
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build, normalise
-from pipeline.recipes import Augmentation
+from pipeline.recipes import Augmentation, VGGArchitecture
 from pipeline.training.augmentation import distort
 from pipeline.training.callback import Callback, Epoch
 from pipeline.training.checkpoint import Checkpoint
@@ -113,6 +113,12 @@ class _Training:
             raise TrainingError(
                 f"A batch of {run.batch_size} is larger than the {len(self._digits)} digits: lower the batch size."
             )
+        blocks = recipe.network.blocks if isinstance(recipe.network, VGGArchitecture) else ()
+        if 28 >> len(blocks) == 1 and 1 in (run.batch_size, len(self._digits) % run.batch_size):
+            raise TrainingError(
+                f"Batches of {run.batch_size} leave one digit for the last batch of an epoch, and batch normalisation "
+                "at 1x1 pixels needs two: change the batch size."
+            )
         steps = math.ceil(len(self._digits) / run.batch_size) * run.epochs
         torch.manual_seed(run.seed)
         self.network = build(recipe.network).to(device).to(memory_format=torch.channels_last)
@@ -175,6 +181,8 @@ class _Training:
             get_ema_multi_avg_fn(keep)(self._averages, self._numbers, self.steps)
         if self.steps % LOSS_EVERY == 0:
             self.losses.append((self.steps, loss.clone()))
+            if self._device.type == "cpu":  # a GPU would have to be waited for
+                self._require_finite(loss.item())
         return loss
 
     def validate(self, validation: Digits, started: float) -> Epoch:
@@ -185,12 +193,9 @@ class _Training:
         """
         train_loss = self.total.item() / len(self._digits)  # waits for the device, so that the time below is true
         seconds = self.seconds + time.perf_counter() - started
-        if not math.isfinite(train_loss):
-            raise TrainingError(
-                f"The loss is no longer finite at step {self.steps} (epoch {len(self.epochs) + 1}): "
-                "lower the learning rate."
-            )
+        self._require_finite(train_loss)
         evaluation = evaluate(self.averaged(), validation)
+        self._require_finite(evaluation.loss())
         return Epoch(
             number=len(self.epochs) + 1,
             step=self.steps,
@@ -202,6 +207,13 @@ class _Training:
             images_per_second=len(self._digits) / seconds,
             seconds=seconds,
         )
+
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss is no longer finite at step {self.steps} (epoch {len(self.epochs) + 1}): "
+                "lower the learning rate."
+            )
 
     def finish(self, epoch: Epoch) -> None:
         """End an epoch."""

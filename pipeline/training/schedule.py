@@ -13,7 +13,9 @@ def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) 
     """
     if not recipe.one_cycle:
         return None
-    return OneCycleLR(optimizer, recipe.learning_rate, steps, pct_start=recipe.warm_up, cycle_momentum=False)
+    # torch divides by the length of the warm-up minus one.
+    warm_up = 0.0 if recipe.warm_up * steps == 1 else recipe.warm_up
+    return OneCycleLR(optimizer, recipe.learning_rate, steps, pct_start=warm_up, cycle_momentum=False)
 
 
 def learning_rates(recipe: Recipe, steps: int) -> list[float]:

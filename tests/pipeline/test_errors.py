@@ -123,3 +123,14 @@ def test_server_error_is_not_told_as_a_missing_version(
 def test_export_into_a_folder(command: Callable[..., Done], champion: mlflow.MlflowClient, target: str) -> None:
     told = failed(command("export", "--to", target))
     assert told == f"{target} cannot be written (Is a directory): name a file with --to."
+
+
+def test_status_shows_what_rich_would_take_for_markup(
+    command: Callable[..., Done], champion: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for tag, value in (("recipe", "[/x]"), ("data", "[red]full"), ("verdict", "[link=x]"), ("test_accuracy", "none")):
+        champion.set_model_version_tag("digits", "1", tag, value)
+    done = command("status")
+    assert done.returncode == 0
+    assert all(shown in done.stdout for shown in ("[/x]", "[red]full", "[link=x]"))

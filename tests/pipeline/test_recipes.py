@@ -58,6 +58,16 @@ def test_recipe_is_read_from_a_file(tmp_path: Path) -> None:
         ("[augmentation]\nrotate = 1", "no field augmentation.rotate (did you mean rotation?)"),
         ("name = 'default'", "name: default is a built-in recipe; choose another name"),
         ("epochs: 3", "the file is not TOML"),
+        ("name = '../x'", "name: must have letters, digits and . _ - only"),
+        ("name = '..'", "name: must have letters, digits and . _ - only"),
+        ("name = '[/x]'", "name: must have letters, digits and . _ - only"),
+        ('name = "a\\u0000b"', "name: must have letters, digits and . _ - only"),
+        ('name = "a\\n"', "name: must have letters, digits and . _ - only"),
+        (f"name = '{'x' * 51}'", "name: string should have at most 50 characters"),
+        ("epochs = 1000000", "epochs: input should be less than or equal to 10000"),
+        ("[network]\nfilters = [1000000000]", "network.filters.0: input should be less than or equal to 1024"),
+        ("[network]\nname = 'VGGNet'\nblocks = [[1000000000]]", "network.blocks.0.0: input should be less than or"),
+        ("network = 'VGGNet'", "network: input should be a valid dictionary"),
     ],
 )
 def test_invalid_field_is_named(text: str, expected: str, tmp_path: Path) -> None:

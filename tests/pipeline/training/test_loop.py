@@ -7,7 +7,7 @@ from torch import Tensor
 from pipeline.data.dataset import DataSet
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build
-from pipeline.recipes import RECIPES, Augmentation, ConvArchitecture, DenseArchitecture, Recipe
+from pipeline.recipes import RECIPES, Augmentation, ConvArchitecture, DenseArchitecture, Recipe, VGGArchitecture
 from pipeline.training.callback import Callback, Epoch
 from pipeline.training.loop import TrainingError, train
 from pipeline.training.run import Run
@@ -115,8 +115,23 @@ def test_averaged_weights_lag_behind(tenth: DataSet) -> None:
 
 
 def test_loss_that_is_not_a_number_stops_training(tenth: DataSet) -> None:
-    with pytest.raises(TrainingError, match=r"no longer finite at step 86 \(epoch 1\)"):
+    with pytest.raises(TrainingError, match=r"no longer finite at step 50 \(epoch 1\)"):
         train(short(replace(QUICK, learning_rate=1e30), 3, tenth))
+    with pytest.raises(
+        TrainingError, match=r"no longer finite at step 1 \(epoch 1\)"
+    ):  # on the validation digits alone
+        train(short(replace(QUICK, learning_rate=1e30), 1, tenth, 64))
+
+
+@pytest.mark.parametrize(("digits", "batch_size"), [(33, 16), (16, 1)])
+def test_single_digit_at_the_end_is_refused_if_it_cannot_be_normalised(
+    tenth: DataSet, digits: int, batch_size: int
+) -> None:
+    deep = replace(QUICK, network=VGGArchitecture(blocks=((4,), (4,), (4,), (4,))), batch_size=batch_size)
+    with pytest.raises(TrainingError, match="change the batch size"):
+        train(short(deep, 1, tenth, digits))
+    flat = replace(deep, network=VGGArchitecture(blocks=((4,), (4,), (4,))))
+    assert train(short(flat, 1, tenth, digits)).epochs
 
 
 def test_batch_larger_than_the_data_is_refused(tenth: DataSet) -> None:

@@ -21,6 +21,13 @@ def test_learning_rates_match_those_of_training(one_cycle: bool, tenth: DataSet)
     assert [rates[epoch.step] for epoch in epochs[:-1]] == [epoch.learning_rate for epoch in epochs[:-1]]
 
 
+@pytest.mark.parametrize(("warm_up", "steps"), [(0.25, 4), (0.0, 4), (0.5, 2), (0.1, 1), (0.0, 1)])
+def test_one_cycle_may_have_no_warm_up(warm_up: float, steps: int) -> None:
+    rates = learning_rates(replace(DENSE, warm_up=warm_up), steps)
+    assert len(rates) == steps
+    assert max(rates) <= DENSE.learning_rate * (1 + 1e-9)
+
+
 def test_one_cycle_rises_to_the_recipes_rate_and_falls_to_nearly_zero() -> None:
     rates = learning_rates(DENSE, 100)
     peak = rates.index(max(rates))
