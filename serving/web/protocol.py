@@ -64,8 +64,8 @@ class StrictProtocol(HttpToolsProtocol):
             if rest is not None:
                 self._ignore_upgrade(rest)
         except httptools.HttpParserError as error:
-            refused = isinstance(error.__context__, RefusedHeadError)
-            self._refuse(*(error.__context__.args if refused else MALFORMED))
+            cause = error.__context__
+            self._refuse(*(cause.args if isinstance(cause, RefusedHeadError) else MALFORMED))
         if not 0 <= self._outside <= MAX_HEAD_BYTES:
             if self._outside > 0 and not self._refused:
                 self._refuse(*TOO_LARGE)
