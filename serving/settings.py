@@ -40,6 +40,13 @@ class Settings(BaseSettings):
     registry_timeout_seconds: int = Field(
         default=10, ge=1, le=600, description="Timeout of one request to the registry, in seconds."
     )
+    verify_seconds: float = Field(
+        default=30.0,
+        ge=1,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds for the verification of a model in a process of its own; a slower model is refused.",
+    )
     threads: int = Field(
         default=1,
         ge=1,

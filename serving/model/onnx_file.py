@@ -3,7 +3,9 @@
 import base64
 import binascii
 import hashlib
+import os
 import re
+import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from serving.errors import one_line, printable
 from serving.model.metadata import GOLDEN, check_metadata, read_metadata
 from serving.model.pruning import keep_outputs
 
+LARGEST = 256 * 2**20  # bytes of a file
 WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32)
 
 
@@ -65,7 +68,15 @@ class Model:
             UnreadableError: the file is missing or not readable.
             ModelError: it is not ONNX, breaks the contract, or fails its golden batch.
         """
-        content, session = _open(path, threads)
+        return cls.parse(path, read_file(path), threads)
+
+    @classmethod
+    def parse(cls, path: Path, content: bytes, threads: int = 1) -> Self:
+        """Do the same as `load` with the `content` of a file; `path` is for messages."""
+        try:
+            session = open_session(content, threads)
+        except Exception as error:
+            raise ModelError(f"{path} is not an ONNX model that can be loaded: {one_line(error)}.") from error
         metadata = _metadata(path, content)
         _check_signature(path, session)
         images, expected = _golden_batch(path, metadata)
@@ -120,15 +131,29 @@ class Model:
         return fastest
 
 
-def _open(path: Path, threads: int) -> tuple[bytes, onnxruntime.InferenceSession]:
+def read_file(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        UnreadableError: the file is missing, not readable or not regular.
+        ModelError: it has more than `LARGEST` bytes.
+    """
     try:
-        content = path.read_bytes()
+        with open(path, "rb", opener=_open_at_once) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise UnreadableError(f"{path} is not a regular file.")
+            content = file.read(LARGEST + 1) if state.st_size <= LARGEST else b""
     except OSError as error:
         raise UnreadableError(f"{path} cannot be read: {error.strerror or error}.") from error
-    try:
-        return content, open_session(content, threads)
-    except Exception as error:
-        raise ModelError(f"{path} is not an ONNX model that can be loaded: {one_line(error)}.") from error
+    if max(state.st_size, len(content)) > LARGEST:
+        raise ModelError(f"{path} has {state.st_size:,} bytes, but at most {LARGEST:,} are accepted.")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Without this flag, opening a named pipe waits for a writer.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:

@@ -7,12 +7,14 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from serving.contract import NUMBERS, TENTH, number
 from serving.errors import one_line, redact
-from serving.model.onnx_file import Model, ModelError, UnreadableError
+from serving.model.onnx_file import Model, ModelError, UnreadableError, read_file
 from serving.model.sources import Candidate, FileSource, RegistrySource, SourceError
+from serving.model.verification import UnverifiedError, Verifier
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
 
@@ -58,6 +60,7 @@ class Store:
         self._refusal = ""
         self._reported: str | None = None
         self._stopping = threading.Event()
+        self._verifier = Verifier(settings.cache_dir / "models", settings.verify_seconds)
         self._thread = threading.Thread(target=self._follow, name="store", daemon=True)
 
     def start(self) -> None:
@@ -67,6 +70,7 @@ class Store:
     def stop(self) -> None:
         """Stop following the source; the current model stays in service."""
         self._stopping.set()
+        self._verifier.close()
 
     def describe(self) -> dict[str, Any]:
         """Return the answer of `GET /model`: the model in service and its origin, or why there is none."""
@@ -100,11 +104,12 @@ class Store:
             elif self.current and self.current.source != candidate.source:  # served from the cache until now
                 self.current = replace(self.current, source=candidate.source)
                 logger.info("Version %s is still the champion of %s", self.current.version, candidate.source)
-        except (SourceError, UnreadableError) as error:
+        except (SourceError, UnreadableError, UnverifiedError) as error:
             self._report(str(error), getattr(error, "reason", ""))
             self._metrics.reloads["unavailable"].inc()
             if self.current is None:
                 self.serve_cached()
+                self.problem = str(error)
             return False
         except ModelError as refusal:
             self._refused_key, self._refusal = candidate.key, f"refused: {refusal}"
@@ -121,7 +126,7 @@ class Store:
             model,
             candidate.version or model.digest[:12],
             candidate.source,
-            datetime.now(UTC).isoformat(timespec="seconds"),
+            _now(),
         )
         self.current, self._serving_key = served, candidate.key
         self._metrics.set_model(served.version, model.metadata["recipe"])
@@ -142,14 +147,28 @@ class Store:
             logger.warning("The model in service was %s", TENTH_NOTE)
 
     def _load(self, candidate: Candidate) -> Model:
+        content = b""
         try:
-            return Model.load(candidate.fetch(), self._settings.threads)
+            path = candidate.fetch()
+            content = read_file(path)
+            return self._verified(candidate, path, content)
         except ModelError as refusal:
             if candidate.download_again is None:
                 raise
             # If only the cached file is damaged, refusing the version would block it forever.
             logger.warning("The cached model is refused and downloaded again: %s", refusal)
-            return Model.load(candidate.download_again(), self._settings.threads)
+            path = candidate.download_again()
+            if (downloaded := read_file(path)) == content:
+                raise
+            return self._verified(candidate, path, downloaded)
+
+    def _verified(self, candidate: Candidate, path: Path, content: bytes) -> Model:
+        def begins() -> None:
+            what = f"version {candidate.version} of " if candidate.version else ""
+            self.problem = f"verifying {what}{candidate.source} since {_now()}."
+
+        self._verifier.verify(path, content, begins)
+        return Model.parse(path, content, self._settings.threads)
 
     def serve_cached(self) -> None:
         """Serve the last good model, if its file is in the cache and passes its checks."""
@@ -159,8 +178,9 @@ class Store:
         try:
             self._swap(candidate)
             self._metrics.reloads["cached"].inc()
-        except ModelError as refusal:
+        except (ModelError, UnverifiedError) as refusal:
             self._metrics.reloads["refused"].inc()
+            self.problem = f"the cached model is refused: {refusal}"
             logger.error("The cached model is refused: %s", refusal)
 
     def _report(self, problem: str, reason: str = "") -> None:
@@ -194,3 +214,7 @@ class Store:
             self._reported = text
             self.problem = "updating the model failed; the log has the reason."
             return False
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
