@@ -6,155 +6,148 @@ of mass to the centre of 28x28.
 """
 
 import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, FormParser, parse_options_header
+from PIL import Image
 
 from serving.contract import SIDE, Images
-from serving.decoding.arrays import check_count
+from serving.decoding.headers import Header, orientation, read_header
 from serving.errors import RequestError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+# Decoding of one request at most, in estimated nanoseconds for each pixel of its limit: no format takes more, except in
+# an unusual form, such as a single column.
+MAX_NS_PER_PIXEL = 60
 BOX = 20  # pixels of the digit's longer side
 # Larger pictures are averaged down to this first: a digit of 20 pixels needs no more, and the later steps are cheap.
 WORKING_SIDE = 320
+LINES_PER_BAND = 16  # of the smaller picture
 
 # Centre of mass of MNIST's own digits, measured from the middle of the first pixel: 14.0, +-0.3.
 CENTRE = 14
 FAINTEST = 24  # minimum difference in brightness between ink and background
 FAINT = 0.1  # pixels above this share of the strongest ink belong to the digit's extent
 NOISIEST = 0.4  # maximum background noise, as a share of the strongest ink
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Grey = NDArray[np.float32]
 
-# from_pictures checks a limit of its own before decoding; Pillow would only warn.
+# `read_pictures` checks a limit of its own before decoding; Pillow would only warn.
 Image.MAX_IMAGE_PIXELS = None
-# The client receives the error of a malformed form; the log does not.
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
-def from_form(body: bytes, content_type: bytes, max_images: int, max_pixels: int) -> Images:
-    """Decode a multipart form whose field `files` holds one picture or several.
+@dataclass(frozen=True)
+class Pictures:
+    """Picture files of one request within the limits, not yet decoded.
 
-    Returns:
-        uint8 `[n, 28, 28]`, n at least 1.
-
-    Raises:
-        RequestError: 400 not such a form, 422 no files in it, and what `from_pictures` raises.
+    Attributes:
+        headers: of the files, in order.
+        seconds: estimate of the time that `decode` takes on one core.
     """
-    files: list[bytes] = []
-    complete: list[bool] = []
 
-    def keep(file: File) -> None:
-        if file.field_name != b"files":
-            raise RequestError(
-                422, f"the form has a field {_text(file.field_name)}; expected picture files in the field files."
-            )
-        check_count(len(files) + 1, max_images)
-        file.file_object.seek(0)
-        files.append(file.file_object.read())
-        file.close()
+    headers: list[Header]
+    seconds: float
 
-    def refuse(field: Field) -> None:
-        raise RequestError(
-            422, f"the form's field {_text(field.field_name)} holds text; expected picture files in the field files."
-        )
+    def decode(self) -> Images:
+        """Decode the pictures, one digit each, dark on light or light on dark.
 
-    _, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise RequestError(400, "the content type has no boundary; let the client set it (curl -F).")
-    parts = f"multipart/form-data; boundary={_text(boundary)}"
-    try:
-        # A part is as large as the body at most, which is in memory already: no temporary files.
-        parser = FormParser(
-            "multipart/form-data",
-            refuse,
-            keep,
-            on_end=lambda: complete.append(True),
-            boundary=boundary,
-            config={"MAX_MEMORY_FILE_SIZE": len(body) + 1},
-        )
-        parser.write(body)
-        parser.finalize()
-        if not complete:
-            raise FormParserError("it ends before its last boundary")
-    except FormParserError as error:
-        raise RequestError(400, f"the body is not {parts}: {str(error).rstrip('.')}.") from error
-    if not files:
-        raise RequestError(422, "the form holds no file; expected picture files in the field files.")
-    return from_pictures(files, max_pixels)
+        Returns:
+            uint8 `[len(headers), 28, 28]`.
+
+        Raises:
+            RequestError: 415 not a readable picture, 422 a blank picture.
+        """
+        images = np.empty((len(self.headers), SIDE, SIDE), np.uint8)
+        for index, header in enumerate(self.headers):
+            which = _name(index, len(self.headers))
+            ink = _ink(_grey(header, which))
+            if ink is None:
+                raise RequestError(422, f"{which} is blank; expected one digit on a plain background.")
+            images[index] = _mnist_form(ink)
+        return images
 
 
-def from_pictures(files: list[bytes], max_pixels: int) -> Images:
-    """Decode picture files, one digit each, dark on light or light on dark.
+def read_pictures(files: list[bytes], max_pixels: int) -> Pictures:
+    """Read the headers of picture files.
 
     Args:
         files: contents of PNG, JPEG, WebP or BMP files, of any size and mode.
-        max_pixels: limit on the sum of all pictures' pixels, checked before any is decoded.
-
-    Returns:
-        uint8 `[len(files), 28, 28]`.
+        max_pixels: limit on the sum of all pictures' pixels.
 
     Raises:
-        RequestError: 413 too many pixels, 415 not a readable picture, 422 a blank picture.
+        RequestError: 413 too many pixels or too costly, 415 not a picture.
     """
-    names = [f"picture {index + 1} of {len(files)}" for index in range(len(files))]
-    total = 0
-    for which, content in zip(names, files, strict=True):
-        with _opened(content, which) as picture:
-            total += picture.width * picture.height
-            if total > max_pixels:
-                raise RequestError(
-                    413,
-                    f"{which} has {picture.width}x{picture.height} pixels, for a total of {total}; "
-                    f"expected at most {max_pixels} per request (SERVING_MAX_PICTURE_PIXELS).",
-                )
-    images = np.empty((len(files), SIDE, SIDE), np.uint8)
-    for index, (which, content) in enumerate(zip(names, files, strict=True)):
-        ink = _ink(_grey(content, which))
-        if ink is None:
-            raise RequestError(422, f"{which} is blank; expected one digit on a plain background.")
-        images[index] = _mnist_form(ink)
-    return images
+    headers: list[Header] = []
+    total, seconds = 0, 0.0
+    for index, content in enumerate(files):
+        which = _name(index, len(files))
+        try:
+            header = read_header(content)
+        except ValueError as error:
+            raise _unreadable(which) from error
+        size = f"{header.width}x{header.height} pixels"
+        total += header.width * header.height
+        seconds += header.seconds
+        if total > max_pixels:
+            raise RequestError(
+                413,
+                f"{which} has {size}, for a total of {total}; "
+                f"expected at most {max_pixels} per request (SERVING_MAX_PICTURE_PIXELS).",
+            )
+        if seconds > max(1, MAX_NS_PER_PIXEL * max_pixels / 1e9):
+            raise RequestError(
+                413, f"{which} has {size} in a form that takes too long to decode; expected fewer pixels."
+            )
+        headers.append(header)
+    return Pictures(headers, seconds)
 
 
-@contextmanager
-def _opened(content: bytes, which: str) -> Iterator[Image.Image]:
-    """Read a picture's header; turn every error in it, and in the block that decodes it, into a 415."""
+def from_pictures(files: list[bytes], max_pixels: int) -> Images:
+    """Read and decode picture files: uint8 `[len(files), 28, 28]`; raises as `read_pictures` and `Pictures.decode`."""
+    return read_pictures(files, max_pixels).decode()
+
+
+def _name(index: int, count: int) -> str:
+    return f"picture {index + 1} of {count}"
+
+
+def _unreadable(which: str) -> RequestError:
+    return RequestError(415, f"{which} is not a picture that can be read; expected a PNG, JPEG, WebP or BMP file.")
+
+
+def _grey(header: Header, which: str) -> Grey:
+    """Decode to upright, opaque brightness: float32 `[height, width]`, 0 to 255."""
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            yield picture
-    except RequestError:
-        raise
+        with Image.open(io.BytesIO(header.content), formats=FORMATS) as picture:
+            if picture.size != (header.width, header.height):
+                raise ValueError("a header and a picture of different size")
+            # JPEG only: decode at a half, a quarter or an eighth of the size.
+            picture.draft("L", (WORKING_SIDE, WORKING_SIDE))
+            # WebP's own metadata is still in the file.
+            turned = header.orientation if header.orientation > 1 else orientation(picture.info.get("exif", b""))
+            return _brightness(picture, UPRIGHT.get(turned))
     except Exception as error:
         # On damaged files, decoders raise more exception types than Pillow documents.
-        raise RequestError(
-            415, f"{which} is not a picture that can be read; expected a PNG, JPEG, WebP or BMP file."
-        ) from error
+        raise _unreadable(which) from error
 
 
-def _grey(content: bytes, which: str) -> Grey:
-    """Decode to upright, opaque brightness: float32 `[height, width]`, 0 to 255."""
-    with _opened(content, which) as picture:
-        # JPEG only: decode at a half, a quarter or an eighth of the size.
-        picture.draft("L", (WORKING_SIDE, WORKING_SIDE))
-        return _brightness(ImageOps.exif_transpose(picture))
-
-
-def _brightness(picture: Image.Image) -> Grey:
-    if picture.mode.startswith(("I", "F")):  # 16 bits, which Pillow's conversion clips at 255
-        values = np.asarray(picture, np.float32)
-        return np.asarray(_smaller(Image.fromarray(values / (257 if values.max() > 255 else 1))), np.float32)
+def _brightness(picture: Image.Image, upright: Image.Transpose | None) -> Grey:
+    if picture.mode.startswith(("I", "F")):  # 16 bits, which Pillow's conversion to "L" clips at 255
+        largest = np.max(picture.getextrema())
+        return np.asarray(_smaller(picture, "F", upright) / (257 if largest > 255 else 1), np.float32)
     if not picture.has_transparency_data:
-        return np.asarray(_smaller(picture.convert("L")), np.float32)
-    layers = np.asarray(_smaller(picture.convert("RGBA")), np.float32)
+        return _smaller(picture, "L", upright)
+    layers = _smaller(picture, "RGBA", upright)
     alpha = layers[..., 3] / 255
     shade = layers[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
     # A dark drawing gets a white background, a light one a black background.
@@ -162,9 +155,21 @@ def _brightness(picture: Image.Image) -> Grey:
     return np.asarray(shade * alpha + background * (1 - alpha), np.float32)
 
 
-def _smaller(picture: Image.Image) -> Image.Image:
+def _smaller(picture: Image.Image, mode: str, upright: Image.Transpose | None) -> Grey:
+    """Convert to `mode`, average down to the working size and turn upright: float32 `[height, width, ...]`.
+
+    Works in bands, because each step of Pillow makes a copy: a large picture is in memory only once.
+    """
+    width, height = picture.size
     factor = max(picture.size) // WORKING_SIDE
-    return picture.reduce(factor) if factor > 1 else picture
+    if factor > 1:
+        small = Image.new(mode, (-(-width // factor), -(-height // factor)))
+        for line in range(0, small.height, LINES_PER_BAND):
+            band = picture.crop((0, line * factor, width, min((line + LINES_PER_BAND) * factor, height)))
+            small.paste(band.convert(mode).reduce(factor), (0, line))
+    else:
+        small = picture.convert(mode)
+    return np.asarray(small if upright is None else small.transpose(upright), np.float32)
 
 
 def _ink(grey: Grey) -> Grey | None:
@@ -219,7 +224,3 @@ def _centre(ink: Grey) -> tuple[float, float]:
     rows = (ink.sum(1) * np.arange(ink.shape[0])).sum() / total
     columns = (ink.sum(0) * np.arange(ink.shape[1])).sum() / total
     return float(rows), float(columns)
-
-
-def _text(value: bytes | None) -> str:
-    return "" if value is None else value.decode("latin-1")[:80]

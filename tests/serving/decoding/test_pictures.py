@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.decoding.pictures import from_form, from_pictures
+from serving.decoding.pictures import from_pictures
 from serving.errors import RequestError
 from serving.model.onnx_file import Model
 
@@ -148,7 +148,7 @@ def test_pixel_limit_covers_all_pictures_of_a_request(test_digits: Digits, monke
     files = [encoded(digit) for digit in test_digits[0][:3]]
     assert len(from_pictures(files, 3 * 784)) == 3
     decoded = list[str]()
-    monkeypatch.setattr("serving.decoding.pictures._grey", lambda _content, which: decoded.append(which))
+    monkeypatch.setattr("serving.decoding.pictures._grey", lambda _header, which: decoded.append(which))
     with pytest.raises(
         RequestError, match=r"picture 3 of 3 has 28x28 pixels, .* 2352; expected at most 2351 "
     ) as refused:
@@ -171,50 +171,3 @@ def test_damaged_picture_is_refused(test_digits: Digits, kind: str) -> None:
         with pytest.raises(RequestError, match="is not a picture that can be read") as refused:
             decode(damaged)
         assert refused.value.status == 415
-
-
-def form(*parts: tuple[str, bytes], end: str = "--line--\r\n") -> bytes:
-    content = b""
-    for disposition, value in parts:
-        content += f"--line\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode() + value + b"\r\n"
-    return content + end.encode()
-
-
-FORM = b"multipart/form-data; boundary=line"
-FILE = 'name="files"; filename="digit.png"'
-
-
-def test_a_form_gives_its_files_in_order(test_digits: Digits) -> None:
-    sent = test_digits[0][:3]
-    decoded = from_form(form(*((FILE, encoded(digit)) for digit in sent)), FORM, 3, PIXELS)
-    assert np.array_equal(decoded, sent)
-
-
-def test_too_many_files_are_refused(test_digits: Digits) -> None:
-    content = form(*((FILE, encoded(digit)) for digit in test_digits[0][:4]))
-    with pytest.raises(RequestError, match="4 images are too many: at most 3") as refused:
-        from_form(content, FORM, 3, PIXELS)
-    assert refused.value.status == 413
-
-
-@pytest.mark.parametrize(
-    ("content", "content_type", "status", "said"),
-    [
-        (form(), FORM, 422, "holds no file"),
-        (form(('name="files"', b"text")), FORM, 422, "field files holds text"),
-        (form(('name="picture"; filename="a.png"', b"x")), FORM, 422, "has a field picture"),
-        (form((FILE, b"text")), FORM, 415, "picture 1 of 1 is not a picture"),
-        (form((FILE, b"text"), end=""), FORM, 400, "ends before its last boundary"),
-        (b"no form at all", FORM, 400, "the body is not multipart/form-data"),
-        (b"", FORM, 400, "the body is not multipart/form-data"),
-        (form((FILE, b"text")), b"multipart/form-data", 400, "has no boundary; let the client set it"),
-        (form((FILE, b"text")), b"multipart/form-data; boundary=", 400, "has no boundary"),
-    ],
-)
-def test_other_forms_are_refused(
-    content: bytes, content_type: bytes, status: int, said: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(RequestError, match=said) as refused:
-        from_form(content, content_type, 10, PIXELS)
-    assert refused.value.status == status
-    assert caplog.records == []
