@@ -22,8 +22,9 @@ from serving.inference.explain import Explainer
 from serving.model.store import Store
 from serving.monitoring.folder import make_folder
 from serving.monitoring.metrics import REASONS, Metrics
-from serving.settings import SettingsError, read_settings
+from serving.settings import SettingsError, listed, read_settings
 from serving.web.connections import Connections, raise_file_limit
+from serving.web.hosts import Origins
 from serving.web.middleware import InFront, Traffic
 from serving.web.routes import ShortPath
 
@@ -127,8 +128,10 @@ def build(application: ASGIApp) -> ASGIApp:
     """Put the routes and middlewares of the service in front of an application; BentoML has made the service."""
     parts: Digits = bentoml.get_current_service()
     CONNECTIONS.refused = lambda status: parts.metrics.rejected[REASONS[status]].inc()
-    short_path = ShortPath(application, SETTINGS, parts)
-    return Traffic(short_path, parts.store, parts.metrics, SETTINGS.access_log)
+    served: ASGIApp = ShortPath(application, SETTINGS, parts)
+    if origins := listed(SETTINGS.allowed_origins):
+        served = Origins(served, origins)
+    return Traffic(served, parts.store, parts.metrics, SETTINGS.access_log)
 
 
 # BentoML's tracing is a middleware, too: its spans include only the middlewares behind it.

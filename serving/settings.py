@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "SERVING_"
 MAX_WORKERS = 256
+HOST = r"\*|[\w.-]+|\[[0-9A-Fa-f:.]+\]"
+ORIGIN = r"\*|https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?"
 
 
 class SettingsError(ValueError):
@@ -85,6 +88,19 @@ class Settings(BaseSettings):
             "Seconds for a client to send a request or to read its response; then 408 or a closed connection."
         ),
     )
+    allowed_hosts: str = Field(
+        default="localhost,127.0.0.1,[::1],serve",
+        description=(
+            "Host names and addresses in requests, without port, separated by commas; any other returns 421. "
+            "`*` allows all."
+        ),
+    )
+    allowed_origins: str | None = Field(
+        default=None,
+        description=(
+            "Other sites whose pages may use the service (CORS), such as `https://digits.example`, separated by commas."
+        ),
+    )
     access_log: bool = Field(
         default=False, description="Log a line per request: method, path, status, milliseconds, request id."
     )
@@ -103,11 +119,30 @@ class Settings(BaseSettings):
             return text if text == "auto" else int(text)
         raise ValueError(f"must be auto or a whole number from 1 to {MAX_WORKERS}")
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_without_ports(cls, text: str) -> str:
+        if listed(text) and all(re.fullmatch(HOST, name) for name in listed(text)):
+            return text.lower()
+        raise ValueError("must be host names without scheme and port, separated by commas, or *")
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _sites(cls, text: str | None) -> str | None:
+        if all(re.fullmatch(ORIGIN, site) for site in listed(text)):
+            return text.lower() if text else None
+        raise ValueError("must be sites such as https://digits.example:8443, separated by commas, or *")
+
     @model_validator(mode="after")
     def _largest_request_fits_the_queue(self) -> Self:
         if self.queue_images < self.max_images:
             raise ValueError(f"must be at least {PREFIX}MAX_IMAGES, {self.max_images}")
         return self
+
+
+def listed(text: str | None) -> list[str]:
+    """Return the items of a setting that are separated by commas."""
+    return [item.strip() for item in (text or "").split(",") if item.strip()]
 
 
 def read_settings() -> Settings:

@@ -63,6 +63,7 @@ REASONS = {
     408: "slow",
     413: "too_large",
     415: "unsupported",
+    421: "foreign_host",
     422: "invalid",
     431: "head_too_large",
     HUNG_UP: "hung_up",

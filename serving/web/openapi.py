@@ -8,6 +8,7 @@ import orjson
 
 from serving import __version__
 from serving.settings import Settings
+from serving.web.hosts import EXEMPT
 
 FILE = Path(__file__).with_name("openapi.json")
 LIMITS = ("max_images", "max_body_bytes", "max_picture_pixels")
@@ -20,9 +21,10 @@ def read(settings: Settings) -> bytes:
     for name, value in {**limits, "max_raw_bytes": 784 * settings.max_images}.items():
         text = text.replace(f'"{{{name}}}"', str(value)).replace(f"{{{name}}}", str(value))
     document = orjson.loads(text)
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"]["431"] = {"$ref": "#/components/responses/Error431"}
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            for status in ("431",) if path in EXEMPT else ("421", "431"):
+                operation["responses"][status] = {"$ref": f"#/components/responses/Error{status}"}
             if not settings.tracing:
                 # BentoML's timeout applies only if tracing puts the routes behind its middlewares.
                 operation["responses"].pop("504", None)

@@ -27,11 +27,12 @@ from serving.inference.batching import Batcher, NoModelError, OverloadedError
 from serving.inference.explain import QUEUE, Explainer
 from serving.model.store import Store
 from serving.monitoring.metrics import NO_MODEL, REASONS, Metrics
-from serving.settings import Settings
+from serving.settings import Settings, listed
 from serving.web import openapi
 from serving.web.answers import FAILED, JSON, Answer, Header, error, version_in_service
 from serving.web.bodies import Bodies
 from serving.web.connections import check_connected, result_while_connected
+from serving.web.hosts import Hosts
 from serving.web.pages import read_pages
 
 # Larger bodies are read in a thread, so that /livez does not wait for them; 100 images as JSON take 2.5 ms, and a form
@@ -90,6 +91,7 @@ class ShortPath:
         self._settings = settings
         self._store, self._metrics = parts.store, parts.metrics
         self._batcher, self._explainer = parts.batcher, parts.explainer
+        self._hosts = Hosts(listed(settings.allowed_hosts))
         self._bodies = Bodies(settings.max_body_bytes, settings.client_seconds)
         self._lanes = Lanes()
         self._document = openapi.read(settings)
@@ -110,11 +112,12 @@ class ShortPath:
             await self._app(scope, receive, send)
             return
         route = self._routes.get(scope["path"])
-        if route is None:
-            await self._app(scope, receive, self._uniform(scope, send))
-            return
-        allowed, handler = route
         try:
+            self._hosts.check(scope)
+            if route is None:
+                await self._app(scope, receive, self._uniform(scope, send))
+                return
+            allowed, handler = route
             if scope["method"] not in allowed:
                 raise RequestError(405, _not_allowed(scope), (b"allow", ", ".join(allowed).encode()))
             answer = await handler(scope, receive)

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import zlib
 
 import httpx
 import numpy as np
@@ -20,6 +21,14 @@ def png(digit: np.ndarray) -> bytes:
     content = io.BytesIO()
     Image.fromarray(digit).save(content, "PNG")
     return content.getvalue()
+
+
+def bomb() -> bytes:
+    """A small PNG whose header declares 60,000 x 60,000 pixels."""
+    content = bytearray(png(np.zeros((28, 28), np.uint8)))
+    content[16:24] = (60_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
 
 
 def ask(service: Service, route: str, images: np.ndarray) -> httpx.Response:

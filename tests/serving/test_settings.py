@@ -66,6 +66,11 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
         ("SERVING_MAX_BODY_BYTES", "10", "greater than or equal to 1024"),
         ("SERVING_POLL_SECONDS", "0", "greater than or equal to 0.1"),
         ("SERVING_POLL_SECONDS", "nan", "finite number"),
+        ("SERVING_ALLOWED_HOSTS", "digits.example:3000", "host names without scheme and port"),
+        ("SERVING_ALLOWED_HOSTS", "http://digits.example", "host names without scheme and port"),
+        ("SERVING_ALLOWED_HOSTS", ",", "host names without scheme and port"),
+        ("SERVING_ALLOWED_ORIGINS", "digits.example", "sites such as https://digits.example:8443"),
+        ("SERVING_ALLOWED_ORIGINS", "https://digits.example/draw", "sites such as https://digits.example:8443"),
         ("SERVING_QUEUE_IMAGES", "1000", "at least SERVING_MAX_IMAGES, 1024"),
     ],
 )

@@ -110,8 +110,15 @@ def call(app: ASGIApp, path: str) -> list[Message]:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    headers = [(b"x-request-id", b"mine")]
-    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "headers": headers}
+    headers = [(b"host", b"localhost"), (b"x-request-id", b"mine")]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "headers": headers,
+    }
 
     async def run() -> None:
         await app(scope, receive, send)

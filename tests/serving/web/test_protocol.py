@@ -16,13 +16,13 @@ from tests.serving.asking import Digits, connect, serves, until_closed, value, w
 from tests.serving.conftest import Service
 
 MEBIBYTE = 2**20
-GET = b"GET / HTTP/1.1\r\nHost: digits\r\n"
-CHUNKED = b"POST / HTTP/1.1\r\nHost: digits\r\nTransfer-Encoding: chunked\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 # As Java's HttpClient sends it.
-UPGRADE = b"POST / HTTP/1.1\r\nHost: digits\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+UPGRADE = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
 UPGRADE += b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nContent-Length: 5\r\n\r\n"
 # The head of a POST, one byte larger than the limit with its value.
-LARGE_VALUE = b"a" * (MAX_HEAD_BYTES - len("/" + "host: digits\r\n" + "a: \r\n"))
+LARGE_VALUE = b"a" * (MAX_HEAD_BYTES - len("/" + "host: localhost\r\n" + "a: \r\n"))
 
 
 class Wire(asyncio.Transport):
@@ -125,8 +125,8 @@ REFUSED = {
     "chunk extensions": ([CHUNKED, *[b"1;a=" + b"b" * 100 + b"\r\na\r\n"] * 800], TOO_LARGE),
     "no HTTP": ([b"\x16\x03\x01\x02\x00\x01"], MALFORMED),
     "a chunk without a length": ([CHUNKED, b"z\r\n"], MALFORMED),
-    "CONNECT": ([b"CONNECT digits:443 HTTP/1.1\r\nHost: digits\r\n\r\nGET / HTTP/1.1\r\n\r\n"], NO_PROXY),
-    "CONNECT with a path": ([b"CONNECT / HTTP/1.1\r\nHost: digits\r\n\r\n", GET + b"\r\n"], NO_PROXY),
+    "CONNECT": ([b"CONNECT digits:443 HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\n\r\n"], NO_PROXY),
+    "CONNECT with a path": ([b"CONNECT / HTTP/1.1\r\nHost: localhost\r\n\r\n", GET + b"\r\n"], NO_PROXY),
 }
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,13 +14,13 @@ import pytest
 
 from serving.web.bodies import LARGEST_AT_ONCE
 from tests.processes import wait_until
-from tests.serving.asking import JSON, RAW, ask, connect, png, sentence, serves, until_closed, value, worker
+from tests.serving.asking import JSON, RAW, ask, bomb, connect, sentence, serves, until_closed, value, worker
 from tests.serving.conftest import Service
 
 Digits = tuple[np.ndarray, np.ndarray]
 MEBIBYTE = 2**20
 IMAGE = [[0] * 28] * 28
-HEAD = b"POST /predict/raw HTTP/1.1\r\nHost: digits\r\nContent-Type: application/octet-stream\r\n"
+HEAD = b"POST /predict/raw HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
 TRICKLING = HEAD + b"Content-Length: 784\r\n\r\n" + bytes(100)
 
 
@@ -43,8 +42,8 @@ def test_slow_body_gets_408_and_is_closed(hasty: Service, test_digits: Digits) -
     assert json.loads(body) == {"error": "the body did not arrive within 1 seconds (SERVING_CLIENT_SECONDS)."}
 
 
-@pytest.mark.parametrize("answered", [b"", b"GET /livez HTTP/1.1\r\nHost: digits\r\n\r\n"])
-@pytest.mark.parametrize("sent", [b"", b"POST /predict HTTP/1.1\r\nHost: dig"])
+@pytest.mark.parametrize("answered", [b"", b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"POST /predict HTTP/1.1\r\nHost: loc"])
 def test_idle_connection_is_closed(hasty: Service, test_digits: Digits, answered: bytes, sent: bytes) -> None:
     with closing(connect(hasty, answered)) as connection:
         if answered:
@@ -64,7 +63,7 @@ def test_connection_is_closed_when_a_refused_body_continues(hasty: Service, test
 
 
 PIPELINED = {
-    "documents": b"GET /docs.json HTTP/1.1\r\nHost: digits\r\n\r\n" * 100,
+    "documents": b"GET /docs.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100,
     "images": (HEAD + b"Content-Length: 784\r\n\r\n" + bytes(784)) * 100,
 }
 
@@ -113,7 +112,7 @@ def test_requests_of_disconnected_clients_are_not_computed(
     images = np.concatenate([test_digits[0], test_digits[0][:24]])
     whole = HEAD + b"Content-Length: %d\r\n\r\n" % images.nbytes + images.tobytes()
     explained = json.dumps({"images": test_digits[0][:1].tolist()}).encode()
-    explain = b"POST /explain HTTP/1.1\r\nHost: digits\r\nContent-Type: application/json\r\n"
+    explain = b"POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     explain += b"Content-Length: %d\r\n\r\n" % len(explained) + explained
     with start_service(SERVING_MODEL=model_file) as service:
         service.wait_for(200)
@@ -166,14 +165,6 @@ def test_unfinished_bodies_share_a_memory_limit(hasty: Service, test_digits: Dig
     assert serves(hasty, test_digits)
 
 
-def bomb(test_digits: Digits) -> bytes:
-    """A small PNG whose header declares 60,000 x 60,000 pixels."""
-    content = bytearray(png(test_digits[0][0]))
-    content[16:24] = (60_000).to_bytes(4, "big") * 2
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    return bytes(content)
-
-
 def test_small_bodies_that_would_expand_are_refused(service: Service, test_digits: Digits) -> None:
     process = worker(service)
     bodies = [
@@ -187,7 +178,7 @@ def test_small_bodies_that_would_expand_are_refused(service: Service, test_digit
         answer = service.client.post("/predict", content=body, headers=JSON)
         assert answer.status_code == 413
         assert "more values than 1024 images (SERVING_MAX_IMAGES)" in sentence(answer)
-    answer = service.client.post("/predict/files", files=[("files", ("a.png", bomb(test_digits)))])
+    answer = service.client.post("/predict/files", files=[("files", ("a.png", bomb()))])
     assert answer.status_code == 413
     assert "60000x60000" in sentence(answer)
     assert process.memory_info().rss < before + 100 * MEBIBYTE
