@@ -55,6 +55,8 @@ class Connections:
     def install(self) -> None:
         """Make every server that starts later use this protocol: BentoML starts uvicorn with the protocol "auto"."""
         HTTP_PROTOCOLS["auto"] = partial(WatchedProtocol, self)  # type: ignore[assignment]
+        # BentoML gives the same handler to uvicorn's logger and to the root: each line would appear twice.
+        logging.getLogger("uvicorn.error").propagate = False
 
     def is_alone(self) -> bool:
         """Return whether exactly one request is in progress; False for calls that did not come over HTTP.

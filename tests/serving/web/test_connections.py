@@ -147,6 +147,20 @@ def test_requests_that_arrived_together_are_not_alone(loop: asyncio.AbstractEven
     assert seen == [True, False, False, False, True]
 
 
+@pytest.mark.slow
+def test_warning_of_uvicorn_is_logged_once() -> None:
+    code = """
+import logging
+from bentoml._internal.log import configure_server_logging
+from serving.web.connections import Connections
+configure_server_logging()
+Connections(30).install()
+logging.getLogger("uvicorn.error").warning("a warning")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (ended.stdout + ended.stderr).count("a warning") == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is raised on Linux only")
 def test_low_limit_on_open_files_is_raised() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
