@@ -56,7 +56,7 @@ def start_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any
     """A context manager that starts `bentoml serve` with these settings and waits until it listens."""
 
     @contextmanager
-    def start(**settings: object) -> Iterator[Service]:
+    def start(host: str = "127.0.0.1", **settings: object) -> Iterator[Service]:
         folder = tmp_path_factory.mktemp("service")
         port = free_port()
         environment = {
@@ -69,10 +69,11 @@ def start_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any
             **{name: str(value) for name, value in settings.items()},
         }
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Digits"]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
+        command += ["--host", host, "--port", str(port)]
+        address = f"[{host}]" if ":" in host else host
         with (
             running(command, environment, folder / "log") as process,
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+            httpx.Client(base_url=f"http://{address}:{port}", timeout=60) as client,
         ):
             service = Service(str(client.base_url), folder / "log", client, process)
             service.wait_for(200, "/livez")
