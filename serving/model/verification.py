@@ -217,7 +217,7 @@ def _verify(path: Path, content: bytes) -> None:
     except Exception as error:
         raise ModelError(f"{path} fails to compute its feature maps: {one_line(error)}.") from error
     for name, found in zip(model.feature_maps, maps, strict=True):
-        shape = np.shape(found)
+        shape = np.asarray(found).shape
         if len(shape) != 4 or shape[0] != 1:
             raise ModelError(f"{path} returns {name} of shape {shape}, expected [batch, channels, height, width].")
 
