@@ -22,6 +22,7 @@ from serving.inference.explain import Explainer
 from serving.model.store import Store
 from serving.monitoring.folder import make_folder
 from serving.monitoring.metrics import REASONS, Metrics
+from serving.parent import announce_parent, end_with_parent
 from serving.settings import SettingsError, listed, read_settings
 from serving.web.connections import Connections, raise_file_limit
 from serving.web.hosts import Origins
@@ -40,10 +41,13 @@ WORKERS = max(1, usable_cores() // SETTINGS.threads) if SETTINGS.workers == "aut
 logger = logging.getLogger("bentoml.digits")
 
 if server_context.worker_index is None:
-    # This is `bentoml serve` itself, before its workers. BentoML's own folder for metrics is one for all starts, and
-    # each start empties it.
+    # This is `bentoml serve` itself, before its workers.
+    announce_parent()
+    # BentoML's own folder for metrics is one for all starts, and each start empties it.
     with suppress(OSError):
         BentoMLContainer.prometheus_multiproc_dir.set(str(make_folder()))
+else:
+    end_with_parent()
 
 CONNECTIONS = Connections(SETTINGS.client_seconds)
 CONNECTIONS.install()
