@@ -22,6 +22,10 @@ from pipeline.settings import (
 )
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+INTERRUPTION = {  # by whether the command starts over
+    False: "Progress is saved; run the same command to resume.",
+    True: "The same command starts over; what was finished before it remains.",
+}
 
 COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "train": (TrainSettings, "train a recipe, export and prove the model, promote it if it passes the gate"),
@@ -73,7 +77,7 @@ def main(arguments: list[str]) -> int:
         logging.getLogger("pipeline").error("%s", error)
         return error.exit_code
     except KeyboardInterrupt:
-        logging.getLogger("pipeline").error("Interrupted. Progress is saved; run the same command to resume.")
+        logging.getLogger("pipeline").error("Interrupted. %s", INTERRUPTION["--fresh" in arguments])
         return INTERRUPTED
     return 0
 

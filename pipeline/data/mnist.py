@@ -114,6 +114,8 @@ def _read_checked(folder: Path, file: str, name: Name) -> bytes:
         content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{plain} is missing: put MNIST's file of that name there, plain or with .gz.") from None
+    except PermissionError as error:
+        raise DataError(f"{error.filename} is not readable: correct its owner or its mode.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{plain} or its .gz cannot be read ({error}): fetch it again.") from None
     if hashlib.sha256(content).hexdigest() != CHECKSUMS[name][file]:

@@ -134,3 +134,16 @@ def test_status_shows_what_rich_would_take_for_markup(
     done = command("status")
     assert done.returncode == 0
     assert all(shown in done.stdout for shown in ("[/x]", "[red]full", "[link=x]"))
+
+
+@pytest.mark.parametrize(("flags", "told"), [([], "resume."), (["--fresh"], "starts over; what was finished before")])
+def test_interrupted_training_promises_what_holds(
+    command: Callable[..., Done], state: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], told: str
+) -> None:
+    def interrupt(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow, "set_experiment", interrupt)
+    done = command("train", "--data", "tenth", "--state-dir", str(state), *flags)
+    assert done.returncode == 130
+    assert told in done.log[-1]

@@ -87,6 +87,21 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         mnist._load("tenth", folder, "test")
 
 
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs the permissions of POSIX")
+@pytest.mark.parametrize("hidden", ["folder", "file"])
+def test_unreadable_file_is_named_and_not_called_missing(hidden: str, tmp_path: Path) -> None:
+    folder = copy_of_tenth(tmp_path)
+    (folder if hidden == "folder" else folder / f"{FILES[0]}.gz").chmod(0)
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)  # root may read everything
+    try:
+        with pytest.raises(DataError, match="is not readable: correct its owner or its mode"):
+            mnist.read(folder, "train", "tenth")
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+
+
 def test_images_in_place_of_labels_are_refused(tmp_path: Path) -> None:
     folder = copy_of_tenth(tmp_path)
     shutil.copy(folder / f"{FILES[0]}.gz", folder / f"{FILES[1]}.gz")
