@@ -6,7 +6,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
 from serving.decoding.arrays import check_count
-from serving.errors import RequestError
+from serving.errors import RequestError, one_line
 
 # The client receives the error of a malformed form; the log does not.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -59,7 +59,7 @@ def files_of_form(body: bytes, content_type: bytes, max_images: int) -> list[byt
         if not complete:
             raise FormParserError("it ends before its last boundary")
     except FormParserError as error:
-        raise RequestError(400, f"the body is not {parts}: {str(error).rstrip('.')}.") from error
+        raise RequestError(400, f"the body is not {parts}: {one_line(error)}.") from error
     if not files:
         raise RequestError(422, "the form holds no file; expected picture files in the field files.")
     return files

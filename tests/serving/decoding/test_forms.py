@@ -76,6 +76,14 @@ def test_text_like_boundaries_is_not_parsed_beyond_the_limit_of_files(monkeypatc
     assert sum(parsed) < 1000
 
 
+def test_sentence_about_a_malformed_form_is_short() -> None:
+    content = b"--line\r\nContent-Disposition: form-data; " + b"x" * 3000 + b"\r\n\r\n--line--\r\n"
+    with pytest.raises(RequestError, match="Field name not found") as refused:
+        from_form(content, FORM, 10, PIXELS)
+    assert refused.value.status == 400
+    assert len(refused.value.sentence) < 600
+
+
 def test_every_file_within_the_limit_is_read() -> None:
     content = form(*[(FILE, b"%d" % index) for index in range(20)])
     assert files_of_form(content, FORM, 20) == [b"%d" % index for index in range(20)]
