@@ -28,9 +28,12 @@ from serving.web.connections import Connections, raise_file_limit
 from serving.web.hosts import Origins
 from serving.web.middleware import InFront, Traffic
 from serving.web.routes import ShortPath
+from serving.web.tokens import read_tokens
 
 try:
     SETTINGS = read_settings()
+    if SETTINGS.token_file:
+        read_tokens(SETTINGS.token_file)
 except SettingsError as error:
     # BentoML imports this module first, so a wrong setting ends the process with one sentence before any start.
     sys.stderr.write(f"{error}\n")

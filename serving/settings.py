@@ -101,6 +101,23 @@ class Settings(BaseSettings):
             "Other sites whose pages may use the service (CORS), such as `https://digits.example`, separated by commas."
         ),
     )
+    token_file: Path | None = Field(
+        default=None,
+        description=(
+            "File with one access token a line, which requests then need; read again when it changes. Pages and probes "
+            "stay open."
+        ),
+    )
+    protect_metrics: bool = Field(default=False, description="With SERVING_TOKEN_FILE, `/metrics` needs a token, too.")
+    rate_limit: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description=(
+            "Requests a second from each token, or from each client address without tokens; more return 429. Each "
+            "worker counts its own."
+        ),
+    )
     access_log: bool = Field(
         default=False, description="Log a line per request: method, path, status, milliseconds, request id."
     )

@@ -59,12 +59,14 @@ WAIT_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05
 # Reasons for refusing a request, by response status.
 REASONS = {
     400: "malformed",
+    401: "unauthorized",
     405: "method",
     408: "slow",
     413: "too_large",
     415: "unsupported",
     421: "foreign_host",
     422: "invalid",
+    429: "rate_limited",
     431: "head_too_large",
     HUNG_UP: "hung_up",
     501: "no_feature_maps",

@@ -9,6 +9,7 @@ import orjson
 from serving import __version__
 from serving.settings import Settings
 from serving.web.hosts import EXEMPT
+from serving.web.tokens import opened
 
 FILE = Path(__file__).with_name("openapi.json")
 LIMITS = ("max_images", "max_body_bytes", "max_picture_pixels")
@@ -21,9 +22,19 @@ def read(settings: Settings) -> bytes:
     for name, value in {**limits, "max_raw_bytes": 784 * settings.max_images}.items():
         text = text.replace(f'"{{{name}}}"', str(value)).replace(f"{{{name}}}", str(value))
     document = orjson.loads(text)
+    free = opened(settings)
+    if settings.token_file:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for path, item in document["paths"].items():
         for operation in item.values():
-            for status in ("431",) if path in EXEMPT else ("421", "431"):
+            statuses = ["431"] if path in EXEMPT else ["421", "431"]
+            if path not in free and "text/html" not in operation["responses"]["200"].get("content", {}):
+                if settings.token_file:
+                    operation["security"] = [{"token": []}]
+                    statuses.append("401")
+                if settings.rate_limit:
+                    statuses.append("429")
+            for status in statuses:
                 operation["responses"][status] = {"$ref": f"#/components/responses/Error{status}"}
             if not settings.tracing:
                 # BentoML's timeout applies only if tracing puts the routes behind its middlewares.

@@ -34,6 +34,7 @@ from serving.web.bodies import Bodies
 from serving.web.connections import check_connected, result_while_connected
 from serving.web.hosts import Hosts
 from serving.web.pages import read_pages
+from serving.web.tokens import Access
 
 # Larger bodies are read in a thread, so that /livez does not wait for them; 100 images as JSON take 2.5 ms, and a form
 # of many small files 0.13 ms for each kibibyte.
@@ -91,10 +92,12 @@ class ShortPath:
         self._settings = settings
         self._store, self._metrics = parts.store, parts.metrics
         self._batcher, self._explainer = parts.batcher, parts.explainer
-        self._hosts = Hosts(listed(settings.allowed_hosts))
         self._bodies = Bodies(settings.max_body_bytes, settings.client_seconds)
         self._lanes = Lanes()
         self._document = openapi.read(settings)
+        pages = read_pages()
+        access = Access(settings, (page.path for page in pages))
+        self._checks = [Hosts(listed(settings.allowed_hosts)).check, *([access.check] if access else [])]
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             "/predict": (POST, partial(self._read, self._predict, (JSON,))),
             "/predict/raw": (POST, partial(self._read, self._predict, (BYTES,))),
@@ -103,7 +106,7 @@ class ShortPath:
             "/model": (GET, self._model),
             "/metrics": (GET, self._render_metrics),
             "/docs.json": (GET, self._docs),
-            **{page.path: (GET, page.answer) for page in read_pages()},
+            **{page.path: (GET, page.answer) for page in pages},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +116,8 @@ class ShortPath:
             return
         route = self._routes.get(scope["path"])
         try:
-            self._hosts.check(scope)
+            for check in self._checks:
+                check(scope)
             if route is None:
                 await self._app(scope, receive, self._uniform(scope, send))
                 return

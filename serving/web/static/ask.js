@@ -51,7 +51,7 @@ export class Asker {
       if (number > this.shown) {
         this.shown = number;
         this.answered(answer, waiting.isFinal && !this.waiting && number === this.sent);
-        if (answer.status === 503) retry = answer.retry;
+        if (answer.status === 503 || answer.status === 429) retry = answer.retry;
       }
     } catch {
       if (number > this.shown) {

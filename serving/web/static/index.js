@@ -1,5 +1,7 @@
 // The front page: shows the model in service.
 
+import { fetchWithToken } from "./token.js";
+
 const POLL = 10_000; // milliseconds between two requests for the model in service
 
 const byId = (id) => document.getElementById(id);
@@ -32,7 +34,9 @@ function pair([name, value]) {
 
 async function poll() {
   try {
-    const about = await (await fetch("model", { signal: AbortSignal.timeout(POLL / 2) })).json();
+    const response = await fetchWithToken("model", { signal: AbortSignal.timeout(POLL / 2) }, poll);
+    const about = await response.json();
+    if (response.status === 401) return show(about.error, true, []);
     if (!about.ready) return show(`No model is in service: ${about.problem}`, true, []);
     const rows = Object.entries(ROWS).map(([name, value]) => [name, value(about)]);
     const notUpdated = about.problem ? `Ready, but not updated: ${about.problem}` : "Ready.";

@@ -3,6 +3,7 @@
 import { Asker } from "./ask.js";
 import { Paper } from "./draw.js";
 import * as show from "./show.js";
+import { fetchWithToken } from "./token.js";
 
 const POLL = 10_000; // milliseconds between two requests for the model in service
 const UNREACHABLE = "The service does not answer. Your drawing is kept and sent again.";
@@ -33,7 +34,7 @@ const asker = new Asker(send, answered, () => {
 async function send(picture, signal) {
   const body = new FormData();
   body.append("files", picture, "digit");
-  const response = await fetch(route, { method: "POST", body, signal });
+  const response = await fetchWithToken(route, { method: "POST", body, signal }, again);
   const found = await response.json();
   if (response.status === 501 && route === "explain") {
     route = "predict/files"; // this model has no feature maps
@@ -45,12 +46,12 @@ async function send(picture, signal) {
 
 function answered({ status, found }, isSettled) {
   show.stale(status !== 200);
-  show.busy(!isSettled || status === 503);
+  show.busy(!isSettled || status === 503 || status === 429);
   if (status === 200) {
     last = Array.isArray(found) ? found[0] : found;
     show.trouble("");
     show.answer(last, isSettled);
-  } else if (status === 503) {
+  } else if (status === 503 || status === 429) {
     show.trouble(`The service is busy; retrying: ${found.error}`);
   } else {
     show.trouble(found.error);
@@ -65,7 +66,9 @@ function answered({ status, found }, isSettled) {
 // Show the model in service; with an empty paper, this also detects an unreachable service.
 async function poll() {
   try {
-    const about = await (await fetch("model", { signal: AbortSignal.timeout(POLL / 2) })).json();
+    const response = await fetchWithToken("model", { signal: AbortSignal.timeout(POLL / 2) }, again);
+    const about = await response.json();
+    if (response.status === 401) return show.trouble(about.error);
     if (about.version !== version) route = "explain";
     version = about.version;
     show.model(about);
@@ -77,6 +80,13 @@ async function poll() {
     show.trouble(UNREACHABLE);
     show.stale(!paper.isEmpty);
   }
+}
+
+// After a token was entered.
+function again() {
+  show.trouble("");
+  poll();
+  if (!paper.isEmpty) asker.ask(() => paper.content(), true);
 }
 
 function open(files) {
