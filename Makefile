@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run free-port test test-fast lint audit types unit test-stack docs bench-train bench-serve bench-soak pictures format lock \
-	up down clean
+.PHONY: help run free-port test test-fast lint audit types unit test-stack test-faults docs bench-train bench-serve bench-soak \
+	pictures format lock up down clean
 .DEFAULT_GOAL := help
 
 # A process per core, up to four; the tests of a module run in order in one of them.
@@ -34,7 +34,7 @@ free-port:
 test: lint types unit ## everything that needs no container: lint, types, tests
 
 test-fast: $(INSTALLED) ## the tests that take under a minute together, without lint and types
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not stack and not browser" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not stack and not browser and not faults" $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## style, formatting, import rules, language, workflows, Dockerfiles and secrets
 	$(BIN)/ruff check .
@@ -52,10 +52,13 @@ types: $(INSTALLED) ## static types, by mypy
 	$(BIN)/mypy
 
 unit: $(INSTALLED) ## the tests alone; PYTEST_ARGS="-k gate" narrows them
-	$(BIN)/python -m pytest $(PARALLEL) -m "not stack and not browser" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not stack and not browser and not faults" $(PYTEST_ARGS)
 
 test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down (MNIST_DIR must be set); the pages in chromium
 	$(BIN)/python -m pytest -m "stack or browser" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)
+
+test-faults: $(INSTALLED) ## cause faults on real processes, for minutes: servers killed and paused, commands killed and stopped
+	$(BIN)/python -m pytest -m faults tests/faults $(PYTEST_ARGS)
 
 docs: $(INSTALLED) ## build the documentation site into build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site

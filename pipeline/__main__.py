@@ -5,15 +5,17 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
-from pipeline import PipelineError, __version__
+from pipeline import DELIVERY, PipelineError, __version__
 from pipeline.progress import set_up_logging
 from pipeline.settings import (
     BackupSettings,
     CompareSettings,
     ExportSettings,
     PromoteSettings,
+    PublishSettings,
     RestoreSettings,
     RollbackSettings,
     Settings,
@@ -32,6 +34,7 @@ COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "compare": (CompareSettings, "train recipes over seeds; one table and one chart"),
     "export": (ExportSettings, "write the champion, or another version, to one ONNX file"),
     "promote": (PromoteSettings, "judge a version by the gate, and make it champion if it passes"),
+    "publish": (PublishSettings, "deliver the reports that MLflow has yet to receive, and judge their versions"),
     "rollback": (RollbackSettings, "swap champion and previous; run again to undo"),
     "status": (Settings, "list the versions: aliases, accuracy, verdict of the gate"),
     "backup": (BackupSettings, "write runs, models and checkpoints to one archive, while others may write"),
@@ -43,7 +46,8 @@ def main(arguments: list[str]) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, or 1 if the command failed, 2 for a wrong setting, 130 after Ctrl-C or SIGTERM.
+        The exit code: 0, or 1 if the command failed, 2 for a wrong setting, 3 if MLflow went away and everything is
+        kept for it, 130 after Ctrl-C or SIGTERM.
     """
     # By default OpenMP's threads spin while they wait for each other, and training slows down several times as soon as
     # anything else runs on the machine (docs/performance-training.md). torch reads this when it is imported.
@@ -84,7 +88,12 @@ def main(arguments: list[str]) -> int:
 
 def console() -> int:
     """Run the command that this process was started with: the entry point of the script `digits`."""
-    return main(sys.argv[1:])
+    code = main(sys.argv[1:])
+    if any(thread.name == DELIVERY for thread in threading.enumerate()):  # a request hangs, and its library may wait
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -25,15 +25,17 @@ from pipeline.settings import (
     ExportSettings,
     GateSettings,
     PromoteSettings,
+    PublishSettings,
     RollbackSettings,
     RunSettings,
     Settings,
     TrainSettings,
 )
-from pipeline.tracking import registry
-from pipeline.tracking.connection import connect
+from pipeline.tracking import outbox, registry, runs
+from pipeline.tracking.connection import AwayError, TrackingError, connect, patiently
+from pipeline.tracking.delivery import Delivery, deliver_left
 from pipeline.tracking.descriptions import describe_experiment
-from pipeline.tracking.registry import CHAMPION, PREVIOUS, RegistryError
+from pipeline.tracking.registry import CHAMPION, PREVIOUS, RegistryError, Version
 from pipeline.tracking.turns import turn
 from pipeline.training.devices import choose_device, describe_device
 from pipeline.training.run import Run
@@ -46,21 +48,33 @@ def train(settings: TrainSettings) -> None:
     dataset, device = _prepare(settings)
     run = Run(find(settings.recipe), settings.seed, dataset, device)
     with turn(settings.state_dir, "training"):
+        if deliver_left(settings.state_dir, settings.tracking_patience):
+            _judge_waiting(settings, dataset)
         known = None if settings.fresh else registry.find_intact(run.fingerprint)
         if known:
             log.info(
                 "Version %s already matches these settings, data and code; skipping training (--fresh repeats it).",
                 known.number,
             )
-        number = (known or flow.train_and_register(run, settings)).number
-    with turn(settings.state_dir, "aliases"):
-        promotion.finish()
-        version = registry.get(number)
-        # A recorded verdict stands, or a rollback would not last; without a champion another minimum may let it pass.
-        if not promotion.is_judged(version) or registry.by_alias(CHAMPION) is None:
-            promotion.consider(version, dataset.validation, _gate(settings))
-    log.info("Runs: %s", describe_experiment())
-    promotion.require_champion(version)
+            runs.finish(known.run_id)
+            number = known.number
+        else:
+            with Delivery(settings.state_dir, settings.tracking_patience) as delivery:
+                key = flow.train_and_register(run, settings, delivery)
+            number = delivery.version(key).number
+
+    def decide() -> None:
+        with turn(settings.state_dir, "aliases"):
+            promotion.finish()
+            version = registry.get(number)
+            # A recorded verdict stands, or a rollback would not last; without a champion another minimum may let it
+            # pass.
+            if not promotion.is_judged(version) or registry.by_alias(CHAMPION) is None:
+                promotion.consider(version, dataset.validation, _gate(settings))
+        log.info("Runs: %s", describe_experiment())
+        promotion.require_champion(version)
+
+    patiently(decide, settings.tracking_patience)
 
 
 def compare(settings: CompareSettings) -> None:
@@ -69,11 +83,28 @@ def compare(settings: CompareSettings) -> None:
     seeds = range(1, settings.seeds + 1)
     planned = [Run(find(name), seed, dataset, device) for name in settings.recipes for seed in seeds]
     with turn(settings.state_dir, "training"):
-        rows = carry_out(planned, settings)
-    terminal = Console()
-    # Without a terminal rich assumes 80 columns, too few for the table.
-    Console(width=None if terminal.is_terminal else max(terminal.width, 120)).print(table.draw(rows))
-    log.info("Runs: %s", describe_experiment())
+        deliver_left(settings.state_dir, settings.tracking_patience)
+        with Delivery(settings.state_dir, settings.tracking_patience) as delivery:
+            rows = carry_out(planned, settings, delivery)
+            terminal = Console()
+            # Without a terminal rich assumes 80 columns, too few for the table.
+            Console(width=None if terminal.is_terminal else max(terminal.width, 120)).print(table.draw(rows))
+    log.info("Runs: %s", patiently(describe_experiment, settings.tracking_patience))
+
+
+def publish(settings: PublishSettings) -> None:
+    """Deliver the reports that MLflow has yet to receive, and judge the versions that have no verdict."""
+    try:
+        connect(settings.state_dir, settings.tracking_timeout)
+    except TrackingError as error:
+        raise AwayError(f"{error} {outbox.count(settings.state_dir)} reports are kept.") from error
+    log.info("%d reports are delivered.", deliver_left(settings.state_dir, settings.tracking_patience))
+
+    def decide() -> None:
+        for version in _judge_waiting(settings, None):
+            promotion.require_champion(version)
+
+    patiently(decide, settings.tracking_patience)
 
 
 def export(settings: ExportSettings) -> None:
@@ -149,6 +180,9 @@ def status(settings: Settings) -> None:
             *(_percent(tags.get(key, "")) for key in ("validation_accuracy", "test_accuracy")),
             escape(tags.get("verdict", "not judged")),
         )  # fmt: skip
+    waiting = outbox.count(settings.state_dir)
+    if waiting:
+        log.warning("%d reports wait for MLflow: run `python -m pipeline publish`.", waiting)
     Console().print(listed if listed.row_count else "No version is registered yet: run `python -m pipeline train`.")
 
 
@@ -169,6 +203,20 @@ def _percent(number: str) -> str:
         return f"{float(number):.2%}"
     except ValueError:
         return "?"
+
+
+def _judge_waiting(settings: GateSettings, dataset: DataSet | None) -> list[Version]:
+    """Judge the versions without a verdict that are newer than the champion, the oldest first."""
+    with turn(settings.state_dir, "aliases"):
+        promotion.finish()
+        champion = registry.by_alias(CHAMPION)
+        newest = champion.number if champion else 0
+        waiting = [each for each in registry.all_versions() if each.number > newest and not promotion.is_judged(each)]
+        if waiting:
+            validation = (dataset or _load(settings)).validation
+            for version in reversed(waiting):
+                promotion.consider(version, validation, _gate(settings))
+    return waiting
 
 
 def _gate(settings: GateSettings) -> Gate:

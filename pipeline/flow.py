@@ -16,10 +16,10 @@ from pipeline.progress import EpochProgress, RunProgress
 from pipeline.recipes import RECIPES
 from pipeline.report import page
 from pipeline.settings import RunSettings
-from pipeline.tracking import registry, runs
+from pipeline.tracking import runs
+from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.descriptions import describe_run
-from pipeline.tracking.registry import Version
-from pipeline.tracking.runs import ActiveRun, EpochLogger
+from pipeline.tracking.runs import ActiveRun, EpochLogger, RecordedRun
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fingerprint import code_digest
 from pipeline.training.loop import Trained, train
@@ -47,11 +47,16 @@ class Result:
     test: Evaluation
 
 
-def train_and_register(run: Run, settings: RunSettings) -> Version:
+def train_and_register(run: Run, settings: RunSettings, delivery: Delivery) -> str:
     """Train in an MLflow run, export the network, prove the file equal to it, and register the file.
+
+    MLflow registers it when `delivery` ends.
 
     If no run of the dense network on the same data is finished, it is trained first: every report shows the
     improvement over it.
+
+    Returns:
+        The key of the run.
 
     Raises:
         TrainingError: training cannot continue.
@@ -60,8 +65,8 @@ def train_and_register(run: Run, settings: RunSettings) -> Version:
     dense_accuracy = runs.find_dense_accuracy(run.dataset.digest)
     if run.recipe.name != "dense" and dense_accuracy is None:
         log.info("Training the dense network first, as the baseline.")
-        dense_accuracy = measure(replace(run, recipe=RECIPES["dense"]), settings).test.accuracy()
-    with _tracked(run, settings) as (active, checkpoint):
+        dense_accuracy = measure(replace(run, recipe=RECIPES["dense"]), settings, delivery).metrics["test_accuracy"]
+    with _tracked(run, settings, delivery) as (active, checkpoint):
         result = _train_and_evaluate(run, active, checkpoint)
         if run.recipe.name != "dense" and dense_accuracy is not None:
             gain = result.test.accuracy() - dense_accuracy
@@ -70,47 +75,46 @@ def train_and_register(run: Run, settings: RunSettings) -> Version:
         active.log_predictions(result.test_digits, result.test.probabilities(result.temperature))
         _log_report(run, result, active)
         # Another process may have registered the same training meanwhile.
-        version = None if settings.fresh else registry.find_intact(run.fingerprint)
-        if version:
-            log.info("Version %s, of the same settings, data and code, was registered meanwhile.", version.number)
-        else:
-            version = _register(run, result, active)
+        _register(run, result, active, None if settings.fresh else run.fingerprint)
     checkpoint.remove()
-    return version
+    return active.key
 
 
-def measure(run: Run, settings: RunSettings, progress: RunProgress | None = None) -> Result:
+def measure(run: Run, settings: RunSettings, delivery: Delivery, progress: RunProgress | None = None) -> RecordedRun:
     """Train in an MLflow run and report as `train_and_register` does, without exporting or registering anything.
 
     Args:
         run: what to train.
         settings: where checkpoints are kept, and whether to start over.
+        delivery: takes the reports for MLflow.
         progress: of the runs that this is one of; shown above its epochs.
 
     Raises:
         TrainingError: training cannot continue.
     """
-    with _tracked(run, settings) as (active, checkpoint):
+    with _tracked(run, settings, delivery) as (active, checkpoint):
         result = _train_and_evaluate(run, active, checkpoint, progress)
         _log_report(run, result, active)
     checkpoint.remove()
-    return result
+    return active.recorded()
 
 
 @contextmanager
-def _tracked(run: Run, settings: RunSettings) -> Iterator[tuple[ActiveRun, Checkpoint]]:
+def _tracked(run: Run, settings: RunSettings, delivery: Delivery) -> Iterator[tuple[ActiveRun, Checkpoint]]:
     """An MLflow run, new or resumed, and its checkpoint."""
     file = settings.state_dir / "checkpoints" / f"{run.recipe.name}-{run.fingerprint[:12]}.pt"
     if settings.fresh:
         file.unlink(missing_ok=True)
     checkpoint = Checkpoint(file, run.fingerprint)
-    with runs.start(run.name, run.tags, checkpoint.run_id) as active:
+    with runs.start(delivery, run.name, run.tags, checkpoint.run_id) as active:
         if not active.resumed:
             chosen = settings.model_dump(mode="json", exclude={"recipes", "seeds"})
             active.log_parameters(chosen | {"recipe": run.recipe.name, "seed": run.seed})
             active.log_recipe(run.recipe)
             active.log_dataset(run.dataset)
-        checkpoint.run_id = active.id
+        if checkpoint.run_id != active.key:
+            checkpoint.run_id = active.key
+            checkpoint.save(checkpoint.state)  # before the first step: a run that is killed in it is resumed, too
         yield active, checkpoint
 
 
@@ -163,9 +167,9 @@ def _log_report(run: Run, result: Result, active: ActiveRun) -> None:
     )  # fmt: skip
 
 
-def _register(run: Run, result: Result, active: ActiveRun) -> Version:
+def _register(run: Run, result: Result, active: ActiveRun, unless: str | None) -> None:
     metadata = {
-        "run_id": active.id,
+        "run_id": active.key,
         "recipe": run.recipe.name,
         "data": run.dataset.name,
         "data_source": run.dataset.source,
@@ -181,4 +185,4 @@ def _register(run: Run, result: Result, active: ActiveRun) -> Version:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         export.export(result.trained.network, result.temperature, metadata, golden, checked, file)
-        return registry.register(file, golden.images[:2].numpy())
+        active.register(file, golden.images[:2].numpy(), unless)

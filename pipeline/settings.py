@@ -61,7 +61,17 @@ class Settings(BaseSettings):
         description="Directory that holds `MNIST/raw/…`; if set, nothing is downloaded.",
     )
     tracking_timeout: float = Field(
-        60.0, ge=0, description="Seconds to wait for the MLflow server at MLFLOW_TRACKING_URI."
+        30.0, ge=0, description="Seconds to wait at the start for the MLflow server at MLFLOW_TRACKING_URI."
+    )
+
+
+class DeliverySettings(Settings):
+    """Reports to MLflow."""
+
+    tracking_patience: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds without an answer after which a command stops waiting for MLflow at its end, with code 3.",
     )
 
 
@@ -88,7 +98,7 @@ class GateSettings(DataSettings):
     )
 
 
-class RunSettings(DataSettings):
+class RunSettings(DeliverySettings, DataSettings):
     """Device, and whether to start over."""
 
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(
@@ -159,6 +169,10 @@ class PromoteSettings(GateSettings):
     version: int | None = Field(None, ge=1, description="Version to judge and promote; the newest by default.")
 
 
+class PublishSettings(DeliverySettings, GateSettings):
+    """Requirements for a champion, and reports to MLflow."""
+
+
 class RollbackSettings(Settings):
     """Swap champion and previous; run again to undo."""
 
@@ -185,6 +199,7 @@ COMMAND_SETTINGS: tuple[type[Settings], ...] = (
     CompareSettings,
     ExportSettings,
     PromoteSettings,
+    PublishSettings,
     RollbackSettings,
     BackupSettings,
     RestoreSettings,

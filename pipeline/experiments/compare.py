@@ -15,6 +15,8 @@ from pipeline.experiments.table import Row
 from pipeline.progress import RunProgress
 from pipeline.settings import CompareSettings
 from pipeline.tracking import runs
+from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.operations import KEY
 from pipeline.tracking.runs import RecordedRun
 from pipeline.training.devices import describe_device
 from pipeline.training.run import Run, provenance
@@ -26,12 +28,13 @@ class ComparisonError(PipelineError):
     """A run of the comparison failed; the message names its recipe and seed, and the reason."""
 
 
-def compare(planned: Sequence[Run], settings: CompareSettings) -> list[Row]:
+def compare(planned: Sequence[Run], settings: CompareSettings, delivery: Delivery) -> list[Row]:
     """Carry out runs, nested in one MLflow run, and log the table and the chart of them all.
 
     Args:
         planned: at least one, on the same data set and device, those of a recipe one after another.
         settings: where checkpoints are kept, and whether to start over.
+        delivery: takes the reports for MLflow.
 
     Returns:
         A row a recipe, in the order of the recipes.
@@ -48,14 +51,14 @@ def compare(planned: Sequence[Run], settings: CompareSettings) -> list[Row]:
         log.info("This comparison is already finished; skipping training (--fresh repeats it).")
         return table.from_csv(runs.read_artifact(known.id, "comparison.csv").decode())
     tags = {"recipes": ", ".join(recipes), **provenance(mark, dataset, device)}
-    with runs.start("comparison", tags, known.id if known else None) as active:
+    with runs.start(delivery, "comparison", tags, known.tags.get(KEY) if known else None) as active:
         if active.resumed:
             log.info("Resuming the interrupted comparison.")
         else:
             active.log_parameters(settings.model_dump(mode="json"))
             active.log_dataset(dataset)
         finished = {} if settings.fresh else _find_finished(planned)
-        _train_missing(planned, finished, settings)
+        _train_missing(planned, finished, settings, delivery)
         rows = [
             table.summarise(name, [finished[run.fingerprint].metrics for run in planned if run.recipe.name == name])
             for name in recipes
@@ -73,7 +76,7 @@ def compare(planned: Sequence[Run], settings: CompareSettings) -> list[Row]:
         accuracies = ", ".join(f"{row.recipe} {row.test_accuracy_mean:.2%}" for row in rows)
         active.describe(f"Test accuracy: {accuracies}.\n\n{comparison}")
         active.log_figure(chart.draw_comparison(rows, caption), "pictures/comparison.png")
-    log.info("The table and the chart are in MLflow, run %s (comparison).", active.id)
+    log.info("The table and the chart are artifacts of the run comparison.")
     return rows
 
 
@@ -100,7 +103,9 @@ def _find_finished(planned: Sequence[Run]) -> dict[str, RecordedRun]:
     return finished
 
 
-def _train_missing(planned: Sequence[Run], finished: dict[str, RecordedRun], settings: CompareSettings) -> None:
+def _train_missing(
+    planned: Sequence[Run], finished: dict[str, RecordedRun], settings: CompareSettings, delivery: Delivery
+) -> None:
     """Train the runs that `finished` lacks, and add them to it."""
     with RunProgress(len({run.fingerprint for run in planned}), len(finished)) as progress:
         for run in planned:
@@ -109,12 +114,9 @@ def _train_missing(planned: Sequence[Run], finished: dict[str, RecordedRun], set
             title = f"{run.recipe.name}, seed {run.seed}"
             progress.begin(title)
             try:
-                flow.measure(run, settings, progress)
+                finished[run.fingerprint] = flow.measure(run, settings, delivery, progress)
             except PipelineError as error:
                 raise ComparisonError(f"{title}: {error}") from error
-            done = runs.find_finished(run.fingerprint, table.METRICS)
-            assert done
-            finished[run.fingerprint] = done
 
 
 def _caption(seeds: int, run: Run) -> str:

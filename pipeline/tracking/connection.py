@@ -4,12 +4,15 @@ Without MLFLOW_TRACKING_URI, MLflow's embedded store is used: a SQLite file and 
 """
 
 import logging
+import math
 import os
+import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import mlflow
@@ -23,11 +26,24 @@ from pipeline.tracking.turns import turn
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 LOG_EVERY = 5.0  # seconds between two log lines while waiting for the server
+RETRIES, REQUEST_TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+# By MLflow's defaults, a request to a server that hangs ends after a quarter of an hour. A user's own values stand.
+BOUNDS = {RETRIES: "2", REQUEST_TIMEOUT: "20"}
+ATTEMPTS = 3
+ANSWERS_WITHIN = 5  # seconds that a server has to answer a trial request
 
 
 class TrackingError(PipelineError):
     """MLflow cannot be used; the message is one sentence with the remedy."""
+
+
+class AwayError(TrackingError):
+    """MLflow does not answer. Reports are kept, and the message has the command that delivers them."""
+
+    exit_code = 3
 
 
 def connect(state_dir: Path, timeout: float) -> None:
@@ -43,6 +59,8 @@ def connect(state_dir: Path, timeout: float) -> None:
     """
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name, value in BOUNDS.items():
+        os.environ.setdefault(name, value)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         database, artifacts = state_dir / "mlflow.db", state_dir / "artifacts"
@@ -63,7 +81,7 @@ def connect(state_dir: Path, timeout: float) -> None:
         mlflow.set_tracking_uri(uri)
         _wait(uri, timeout)
     mlflow.set_experiment(EXPERIMENT)
-    log.info("Tracking: %s, experiment %s.", mlflow.get_tracking_uri(), EXPERIMENT)
+    log.info("Tracking: %s, experiment %s.", redacted(mlflow.get_tracking_uri()), EXPERIMENT)
 
 
 @contextmanager
@@ -76,7 +94,7 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException) as error:
-        raise TrackingError(f"MLflow failed: {' '.join(str(error).split())}") from error
+        raise TrackingError(f"MLflow failed: {one_line(error)}") from error
     except (sqlite3.Error, SQLAlchemyError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise TrackingError(f"MLflow's database failed ({reason}): repeat the command, or restore a backup.") from error
@@ -104,29 +122,79 @@ def _require_usable(database: Path) -> None:
         ) from None
 
 
+def patiently(action: Callable[[], Result], patience: float) -> Result:
+    """Carry out an action that may be repeated; if MLflow goes away meanwhile, wait for it, and repeat.
+
+    Args:
+        action: what to do.
+        patience: seconds to wait.
+
+    Raises:
+        AwayError: MLflow did not answer in time.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except (MlflowException, RequestException) as error:
+            log.warning("MLflow failed, trying again: %s", one_line(error))
+        try:
+            _wait(mlflow.get_tracking_uri(), patience)
+        except TrackingError as error:
+            raise AwayError(
+                f"{error} All reports are delivered; run `python -m pipeline publish` when it answers."
+            ) from error
+    return action()
+
+
+def one_line(error: object) -> str:
+    """An error's message in one line, without a password in an address."""
+    return redacted(" ".join(str(error).split()))
+
+
+def redacted(text: str) -> str:
+    """A text without user names and passwords in its addresses."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Within the block, MLflow repeats no request that failed: it may have been carried out all the same."""
+    with _environment(RETRIES, "0"):
+        yield
+
+
 def _wait(uri: str, timeout: float) -> None:
-    retries = os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # retry here instead, so that progress can be logged
+    uri = redacted(uri)
     started = logged = time.monotonic()
-    try:
-        while True:
+    while True:
+        left = timeout - (time.monotonic() - started)
+        # Retry here and not in MLflow, so that progress can be logged.
+        with once(), _environment(REQUEST_TIMEOUT, str(max(1, min(ANSWERS_WITHIN, math.ceil(left))))):
             try:
                 mlflow.search_experiments(max_results=1)
                 return
             except MlflowException as error:
-                problem = " ".join(str(error).split())[:200]
-            waited = time.monotonic() - started
-            if waited >= timeout:
-                raise TrackingError(
-                    f"The MLflow server at {uri} did not answer within {timeout:.0f} s: start it, or correct "
-                    f"MLFLOW_TRACKING_URI, or unset it to use the embedded store ({problem})."
-                )
-            if time.monotonic() - logged >= LOG_EVERY:
-                logged = time.monotonic()
-                log.info("Waiting for the MLflow server at %s (%.0f of %.0f s) ...", uri, waited, timeout)
-            time.sleep(min(1.0, timeout))
+                problem = one_line(error)[:200]
+        waited = time.monotonic() - started
+        if waited >= timeout:
+            raise TrackingError(
+                f"The MLflow server at {uri} did not answer within {timeout:.0f} s: start it, or correct "
+                f"MLFLOW_TRACKING_URI, or unset it to use the embedded store ({problem})."
+            )
+        if time.monotonic() - logged >= LOG_EVERY:
+            logged = time.monotonic()
+            log.info("Waiting for the MLflow server at %s (%.0f of %.0f s) ...", uri, waited, timeout)
+        time.sleep(max(0.0, min(1.0, timeout - waited)))
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
     finally:
-        if retries is None:
-            del os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
+        if before is None:
+            os.environ.pop(name, None)
         else:
-            os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = retries
+            os.environ[name] = before

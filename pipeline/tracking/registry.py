@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline import PipelineError
 from pipeline.export import ParityError, check_contract
+from pipeline.tracking.connection import once
 from pipeline.tracking.descriptions import MODEL_DESCRIPTION, describe_version
 from pipeline.training.fingerprint import PACKAGES, versions
 
@@ -50,17 +51,23 @@ class Version:
     description: str = ""
 
 
-def register(file: Path, example: NDArray[np.uint8]) -> Version:
-    """Log an exported file as the active run's model and register it as a new version, tagged with its metadata.
+def register(file: Path, example: NDArray[np.uint8], run_id: str | None = None) -> Version:
+    """Log an exported file as a run's model and register it as a new version, tagged with its metadata.
 
     Args:
         file: one ONNX file that keeps the contract.
         example: uint8 [n, 28, 28], shown as the input example.
+        run_id: a run that has one version at most, so that this may be repeated; the active run by default.
     """
+    if run_id:
+        if known := of_run(run_id):
+            return known
+        _delete_unregistered(run_id)
     model = onnx.load(file)
     logged = mlflow.onnx.log_model(
         model,
         name="model",
+        run_id=run_id,
         signature=_signature(model),
         input_example=example,
         save_as_external_data=False,  # one file
@@ -69,7 +76,10 @@ def register(file: Path, example: NDArray[np.uint8]) -> Version:
     )
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key in KEPT}
     kept[CHECKSUM] = hashlib.sha256(file.read_bytes()).hexdigest()
-    version = _version(mlflow.register_model(logged.model_uri, MODEL, tags=kept))
+    with once():
+        version = _version(mlflow.register_model(logged.model_uri, MODEL, tags=kept))
+    if run_id:
+        version = of_run(run_id) or version
     client = mlflow.MlflowClient()
     if not client.get_registered_model(MODEL).description:
         client.update_registered_model(MODEL, MODEL_DESCRIPTION)
@@ -188,6 +198,23 @@ def check(version: Version) -> None:
 def _search(condition: str) -> list[Version]:
     found = map(_version, mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}'{condition}"))
     return sorted(found, key=lambda version: version.number, reverse=True)
+
+
+def of_run(run_id: str) -> Version | None:
+    """The version of a run; later ones, of an attempt that had seemed to fail, are deleted."""
+    client = mlflow.MlflowClient()
+    found = sorted(map(_version, client.search_model_versions(f"run_id = '{run_id}'")), key=lambda each: each.number)
+    for duplicate in found[1:]:
+        client.delete_model_version(MODEL, str(duplicate.number))
+    return found[0] if found else None
+
+
+def _delete_unregistered(run_id: str) -> None:
+    """Delete what an interrupted attempt logged as the run's model."""
+    client = mlflow.MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)
 
 
 def _version(found: ModelVersion) -> Version:

@@ -2,29 +2,36 @@
 
 import logging
 import tempfile
-import time
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import mlflow
 import mlflow.data.numpy_dataset
 import numpy as np
 from matplotlib.figure import Figure
-from mlflow.entities import Metric
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.tracking.context.registry import resolve_tags
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.data.dataset import DataSet, Digits
 from pipeline.recipes import Recipe
+from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.descriptions import MODE, NOTE
 from pipeline.tracking.location import EXPERIMENT
+from pipeline.tracking.operations import KEY
 from pipeline.training.callback import Callback, Epoch
 
 log = logging.getLogger(__name__)
+
+CONSOLE = "console.log"  # the artifact
+_active: ContextVar["ActiveRun | None"] = ContextVar("active", default=None)
 
 
 @dataclass(frozen=True)
@@ -40,17 +47,17 @@ class RecordedRun:
 
 
 class ActiveRun:
-    """The run that is being logged to; `start` makes one.
+    """The run that is being logged to; `start` makes one. Nothing here waits for MLflow: reports go to the outbox.
 
     Attributes:
-        id: MLflow's id.
+        key: the run's name in reports; MLflow's id replaces it in tags and files when they are delivered.
         resumed: whether it continues a run that was interrupted.
     """
 
-    def __init__(self, run: MlflowRun, resumed: bool) -> None:
-        self.id, self.resumed = run.info.run_id, resumed
-        self._page = f"#/experiments/{run.info.experiment_id}/runs/{self.id}"
-        self._client = mlflow.MlflowClient()
+    def __init__(self, delivery: Delivery, key: str, recorded: RecordedRun, resumed: bool) -> None:
+        self.key, self.resumed = key, resumed
+        self._delivery, self._recorded = delivery, recorded
+        self._page = f"#/experiments/{delivery.experiment_id}/runs/{key}"
 
     def page_of(self, artifact: str) -> str:
         """The address of MLflow's page of an artifact, for a link on another page of MLflow."""
@@ -58,11 +65,13 @@ class ActiveRun:
 
     def describe(self, text: str) -> None:
         """Set the run's description, in Markdown."""
-        self._client.set_tag(self.id, NOTE, text)
+        self._delivery.put("tags", self.key, {NOTE: text})
 
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
         """Log settings and choices by name."""
-        mlflow.log_params(dict(parameters), run_id=self.id)
+        texts = {name: str(value) for name, value in parameters.items()}
+        self._recorded.parameters.update(texts)
+        self._delivery.put("parameters", self.key, texts)
 
     def log_recipe(self, recipe: Recipe) -> None:
         """Log each field of the recipe as the parameter `recipe.<field>`."""
@@ -76,10 +85,25 @@ class ActiveRun:
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log one value of each metric."""
-        mlflow.log_metrics(dict(metrics), run_id=self.id)
+        self._recorded.metrics.update(metrics)
+        self._delivery.put("metrics", self.key, dict(metrics))
+
+    def log_epoch(self, epoch: Epoch) -> None:
+        """Log an epoch once: its metrics are indexed by its number, the losses of batches by step."""
+        of_epoch = {
+            "train_loss": epoch.train_loss,
+            "validation_loss": epoch.validation_loss,
+            "validation_accuracy": epoch.validation_accuracy,
+            "learning_rate": epoch.learning_rate,
+            "images_per_second": epoch.images_per_second,
+        }
+        metrics: list[tuple[str, float, int]] = [(name, value, epoch.number) for name, value in of_epoch.items()]
+        metrics += [("step_loss", loss, step) for step, loss in epoch.losses]
+        self._delivery.put("epoch", self.key, {"number": epoch.number, "metrics": metrics})
 
     def log_dataset(self, dataset: DataSet) -> None:
         """Log the training and the validation split as the run's inputs, with the data set's digest."""
+        inputs = []
         for context, digits in (("training", dataset.train), ("validation", dataset.validation)):
             source = mlflow.data.numpy_dataset.from_numpy(
                 digits.images.numpy(),
@@ -88,97 +112,105 @@ class ActiveRun:
                 name=f"MNIST-{dataset.name}-{context}",  # MLflow merges inputs of the same name and digest
                 digest=dataset.digest[:36],  # MLflow's limit
             )
-            mlflow.log_input(source, context=context)
+            inputs.append({"context": context, "dataset": dict(source._to_mlflow_entity())})
+        self._delivery.put("datasets", self.key, {"inputs": inputs})
 
     def log_predictions(self, digits: Digits, probabilities: Tensor) -> None:
         """Log labels and PyTorch's probabilities of the test digits as `predictions/test.npz`."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "test.npz"
-            np.savez_compressed(file, labels=digits.labels.numpy(), probabilities=probabilities.numpy())
-            mlflow.log_artifact(str(file), "predictions", run_id=self.id)
+        content = BytesIO()
+        np.savez_compressed(content, labels=digits.labels.numpy(), probabilities=probabilities.numpy())
+        self.log_files({"predictions/test.npz": content.getvalue()})
 
     def log_files(self, files: Mapping[str, bytes | str]) -> None:
         """Log artifacts by path: bytes as they are, text as UTF-8."""
-        with tempfile.TemporaryDirectory() as folder:
-            for path, content in files.items():
-                file = Path(folder) / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content if isinstance(content, bytes) else content.encode())
-            mlflow.log_artifacts(folder, run_id=self.id)
+        encoded = {path: text.encode() if isinstance(text, str) else text for path, text in files.items()}
+        self._delivery.put("artifacts", self.key, {}, encoded)
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Log a figure as an artifact."""
-        self._client.log_figure(self.id, figure, path)
+        content = BytesIO()
+        figure.savefig(content)
+        self.log_files({path: content.getvalue()})
+
+    def register(self, file: Path, example: NDArray[np.uint8], unless: str | None = None) -> None:
+        """Register an exported file as a version (see `pipeline.tracking.registry.register`).
+
+        Args:
+            file: one ONNX file that keeps the contract.
+            example: uint8 [n, 28, 28].
+            unless: a fingerprint; if another run with it has a version by then, that one is taken.
+        """
+        array = BytesIO()
+        np.save(array, example)
+        contents = {"model.onnx": file.read_bytes(), "example.npy": array.getvalue()}
+        self._delivery.put("model", self.key, {"unless": unless}, contents)
 
     def recorded(self) -> RecordedRun:
         """Everything logged so far."""
-        return _recorded(self._client.get_run(self.id))
+        return self._recorded
 
 
 class EpochLogger(Callback):
     """Logs the metrics of each epoch."""
 
     def __init__(self, run: ActiveRun) -> None:
-        self._run_id = run.id
-        self._client = mlflow.MlflowClient()
+        self._run = run
 
     def resume(self, epochs: Sequence[Epoch], images: int) -> None:
         """Log the epochs that this run lacks: it may not be the run that was interrupted."""
-        logged = self._client.get_metric_history(self._run_id, "train_loss")
-        for epoch in epochs[len(logged) :]:
-            self.epoch(epoch)
+        for epoch in epochs:
+            self._run.log_epoch(epoch)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Log the epoch in one request; its metrics are indexed by epoch, the losses of batches by step."""
-        now = int(time.time() * 1000)
-        of_epoch = {
-            "train_loss": epoch.train_loss,
-            "validation_loss": epoch.validation_loss,
-            "validation_accuracy": epoch.validation_accuracy,
-            "learning_rate": epoch.learning_rate,
-            "images_per_second": epoch.images_per_second,
-        }
-        self._client.log_batch(
-            self._run_id,
-            [Metric(name, value, now, epoch.number) for name, value in of_epoch.items()]
-            + [Metric("step_loss", loss, now, step) for step, loss in epoch.losses],
-        )
+        """Log the epoch."""
+        self._run.log_epoch(epoch)
 
 
 @contextmanager
-def start(name: str, tags: dict[str, str], interrupted: str | None = None) -> Iterator[ActiveRun]:
-    """Start an MLflow run, with its console log as an artifact; it is marked as failed if the block raises.
+def start(delivery: Delivery, name: str, tags: dict[str, str], interrupted: str | None = None) -> Iterator[ActiveRun]:
+    """Start a run, with its console log as an artifact; it is marked as failed if the block raises.
 
     Within the block of another run it is nested in that one.
 
     Args:
+        delivery: takes the reports.
         name: shown by MLflow.
         tags: of the run.
-        interrupted: the id of an interrupted run, which is resumed if MLflow still has it.
+        interrupted: the key of an interrupted run, which is resumed if MLflow still has it.
     """
-    known = interrupted if interrupted and _is_known(interrupted) else None
-    parent = mlflow.active_run()
-    if parent:  # MLflow itself sets this tag on new runs only
-        tags = tags | {MLFLOW_PARENT_RUN_ID: parent.info.run_id}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mlflow.start_run(known, run_name=name, nested=parent is not None, tags=tags) as active,
-    ):
-        console = Path(folder) / "console.log"
-        if known and any(file.path == console.name for file in mlflow.MlflowClient().list_artifacts(known)):
-            mlflow.artifacts.download_artifacts(run_id=known, artifact_path=console.name, dst_path=folder)
-        handler = logging.FileHandler(console)  # appends to the log of an interrupted run
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        logging.getLogger().addHandler(handler)
-        try:
-            yield ActiveRun(active, known is not None)
-        except Exception as error:
-            log.error("The run failed: %s", error)
-            raise
-        finally:
-            logging.getLogger().removeHandler(handler)
-            handler.close()
-            mlflow.log_artifact(str(console))
+    known = _find_by_key(interrupted) if interrupted else None
+    key, parent = interrupted or uuid.uuid4().hex, _active.get()
+    console = delivery.journal.folder / f"{key}.log"
+    if known and any(file.path == CONSOLE for file in mlflow.MlflowClient().list_artifacts(known.id)):
+        console.write_bytes(read_artifact(known.id, CONSOLE))
+    recorded = replace(known, id=key) if known else RecordedRun(key, name, "RUNNING", {}, {}, tags)
+    active = ActiveRun(delivery, key, recorded, known is not None)
+    delivery.put("create", key, {"name": name, "tags": resolve_tags(tags), "parent": parent.key if parent else None})
+    token = _active.set(active)
+    handler = logging.FileHandler(console)  # appends to the log of an interrupted run
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    status = "FAILED"
+    try:
+        yield active
+        status = "FINISHED"
+    except Exception as error:
+        log.error("The run failed: %s", error)
+        raise
+    finally:
+        _active.reset(token)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+        active.log_files({CONSOLE: console.read_bytes()})
+        delivery.put("end", key, {"status": status, "unless_ended": False})
+
+
+def finish(run_id: str) -> None:
+    """End a run whose version is registered, if it is there and still counts as running."""
+    client = mlflow.MlflowClient()
+    with suppress(MlflowException):  # it is deleted
+        if client.get_run(run_id).info.status == "RUNNING":
+            client.set_terminated(run_id)
 
 
 def find_dense_accuracy(data_digest: str) -> float | None:
@@ -223,8 +255,6 @@ def _recorded(run: MlflowRun) -> RecordedRun:
     return RecordedRun(info.run_id, info.run_name, info.status, data.params, data.metrics, data.tags)
 
 
-def _is_known(run_id: str) -> bool:
-    try:
-        return str(mlflow.get_run(run_id).info.lifecycle_stage) == "active"
-    except MlflowException:
-        return False
+def _find_by_key(key: str) -> RecordedRun | None:
+    runs = _search(f"tags.{KEY} = '{key}'", 1)
+    return runs[0] if runs else None

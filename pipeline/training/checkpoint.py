@@ -27,7 +27,7 @@ class Checkpoint:
 
     Attributes:
         state: the saved state, None if there is none: tensors, numbers, texts, lists and dictionaries.
-        run_id: the MLflow run; saved with the state.
+        run_id: names the MLflow run (see `pipeline.tracking.runs`); saved with the state, or before there is one.
 
     Raises:
         CheckpointError: the file is damaged, or belongs to another run.
@@ -48,8 +48,11 @@ class Checkpoint:
         if owner != fingerprint:
             raise CheckpointError(f"The checkpoint {file} belongs to another recipe, data or code: {start_over}.")
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the saved state by `state`; if writing fails, log it and keep the previous one."""
+    def save(self, state: dict[str, Any] | None) -> None:
+        """Replace the saved state by `state`; if writing fails, log it and keep the previous one.
+
+        None stands for the state before the first step: the run alone is saved.
+        """
         content = io.BytesIO()
         torch.save({"fingerprint": self._fingerprint, "run_id": self.run_id, "state": state}, content)
         partial = self.file.with_suffix(".partial")
