@@ -159,7 +159,9 @@ def test_process_that_is_killed_anywhere_leaves_nothing_behind_its_next_command(
     moments = random.Random(SEED)
     for attempt in range(5):
         with pipeline(server, state, log, *TRAIN) as process:
-            wait_until(lambda: "Tracking: " in log.read_text() or process.status() == psutil.STATUS_ZOMBIE, "the connection")
+            wait_until(
+                lambda: "Tracking: " in log.read_text() or process.status() == psutil.STATUS_ZOMBIE, "the connection"
+            )
             time.sleep(moments.uniform(0, 6 + 2 * attempt))
             process.kill()
             process.wait()
