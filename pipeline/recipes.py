@@ -17,12 +17,14 @@ from pipeline import PipelineError
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+# Strict: a number in quotes is a slip of the pen, and so is a number for true or false.
 # Upper bounds far above every sensible value: a slip of the pen is told at once, and not by a full memory.
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=50)]  # names a file as well
-Positive = Annotated[int, Field(ge=1, le=10_000)]
-Filters = Annotated[int, Field(ge=1, le=1024)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+Filters = Annotated[int, Field(ge=1, le=1024, strict=True)]
+Rate = Annotated[float, Field(gt=0, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class RecipeError(PipelineError):
@@ -74,11 +76,11 @@ Architecture = Annotated[
 class Augmentation:
     """Bounds of the random distortion of each digit in each epoch; each value is uniform in [-bound, bound]."""
 
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees
+    rotation: Annotated[float, Field(ge=0, le=180, strict=True)] = 0.0  # degrees
     scale: Share = 0.0  # share of the size
-    shear: Annotated[float, Field(ge=0, le=45)] = 0.0  # degrees
-    shift: Annotated[float, Field(ge=0, le=14)] = 0.0  # pixels
-    thickness: Annotated[float, Field(ge=0, le=1)] = 0.0  # pixels that the edge of a stroke moves
+    shear: Annotated[float, Field(ge=0, le=45, strict=True)] = 0.0  # degrees
+    shift: Annotated[float, Field(ge=0, le=14, strict=True)] = 0.0  # pixels
+    thickness: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.0  # pixels that the edge of a stroke moves
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -93,12 +95,12 @@ class Recipe:
     batch_size: Positive = 16
     batch_size_on_gpu: Positive = 64
     learning_rate: Rate = 1e-3  # with one cycle: its peak
-    one_cycle: bool = False  # Smith & Topin, "Super-Convergence" (2018); False: a constant rate
+    one_cycle: Flag = False  # Smith & Topin, "Super-Convergence" (2018); False: a constant rate
     warm_up: Share = 0.3  # share of the steps until the peak
-    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0  # decoupled: Loshchilov & Hutter (2019)
+    weight_decay: Annotated[float, Field(ge=0, le=100, strict=True)] = 0.0  # decoupled: Loshchilov & Hutter (2019)
     label_smoothing: Share = 0.0  # Szegedy et al., "Rethinking the Inception Architecture" (2016)
     averaging: Share = 0.0  # decay of the exponential moving average of the weights; 0: none; Polyak (1992)
-    mixed_precision: bool = False  # bfloat16 if the device supports it; Micikevicius et al. (2018)
+    mixed_precision: Flag = False  # bfloat16 if the device supports it; Micikevicius et al. (2018)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 

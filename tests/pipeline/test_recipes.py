@@ -68,6 +68,16 @@ def test_recipe_is_read_from_a_file(tmp_path: Path) -> None:
         ("[network]\nfilters = [1000000000]", "network.filters.0: input should be less than or equal to 1024"),
         ("[network]\nname = 'VGGNet'\nblocks = [[1000000000]]", "network.blocks.0.0: input should be less than or"),
         ("network = 'VGGNet'", "network: input should be a valid dictionary"),
+        ("epochs = '3'", "epochs: input should be a valid integer"),
+        ("epochs = 3.0", "epochs: input should be a valid integer"),
+        ("epochs = true", "epochs: input should be a valid integer"),
+        ("learning_rate = '0.1'", "learning_rate: input should be a valid number"),
+        ("weight_decay = true", "weight_decay: input should be a valid number"),
+        ("one_cycle = 1", "one_cycle: input should be a valid boolean"),
+        ("mixed_precision = 'yes'", "mixed_precision: input should be a valid boolean"),
+        ("[network]\nfilters = ['8']", "network.filters.0: input should be a valid integer"),
+        ("[network]\nkernel_size = '3'", "network.kernel_size: input should be 1, 3, 5 or 7"),
+        ("[augmentation]\nrotation = '5'", "augmentation.rotation: input should be a valid number"),
     ],
 )
 def test_invalid_field_is_named(text: str, expected: str, tmp_path: Path) -> None:
