@@ -6,6 +6,7 @@
 import argparse
 import difflib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -17,7 +18,9 @@ from pydantic_settings import (
     CliApp,
     CliSettingsSource,
     CliVariadicArg,
+    EnvSettingsSource,
     NoDecode,
+    PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
@@ -27,6 +30,8 @@ from pipeline.recipes import RECIPES, RecipeError, find
 
 PREFIX = "PIPELINE_"
 METAVARS = {"Path": "PATH", "str": "NAME", "int": "N", "float": "X", "int | None": "N", "tuple[str,...]": "RECIPE"}
+# Flags of one command, without a variable: one for all commands would confirm or name another thing than was meant.
+FLAGS_ONLY = ("to", "file", "version", "yes")
 Kind = TypeVar("Kind", bound="Settings")
 
 
@@ -73,6 +78,21 @@ class DeliverySettings(Settings):
         ge=0,
         description="Seconds without an answer after which a command stops waiting for MLflow at its end, with code 3.",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read flags and variables, but no variables for `FLAGS_ONLY`."""
+        assert isinstance(env_settings, EnvSettingsSource)
+        names = {"from", *(variable(field).lower() for field in FLAGS_ONLY)}
+        env_settings.env_vars = {name: text for name, text in env_settings.env_vars.items() if name not in names}
+        return init_settings, env_settings
 
 
 class DataSettings(Settings):
@@ -223,7 +243,11 @@ def read(kind: type[Kind], arguments: list[str], command: str) -> Kind:
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Shows a word for the type of a flag's value, where pydantic-settings shows Python's name of the type."""
+    """Shows a word for the type of a flag's value, and no variables for `FLAGS_ONLY`."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        names = "|".join(["FROM", *map(variable, FLAGS_ONLY)])
+        return re.sub(rf" \[env: (?:{names})\]", "", super()._get_help_string(action) or "")
 
     def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
         if isinstance(action.metavar, str):
@@ -247,7 +271,7 @@ def _explain(problem: ErrorDetails) -> str:
 
 
 def _refuse_unknown_variables() -> None:
-    known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields}
+    known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields if field not in FLAGS_ONLY}
     for name in os.environ:
         if name.startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)

@@ -1,6 +1,7 @@
 """The documentation agrees with the code: settings, commands, routes, metrics, error messages, numbers and links."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -11,11 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
 from pipeline.__main__ import COMMANDS
 from pipeline.recipes import RECIPES, find
-from pipeline.settings import COMMAND_SETTINGS, variable
+from pipeline.settings import COMMAND_SETTINGS, FLAGS_ONLY, read, variable
 from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]
@@ -52,11 +54,18 @@ def expected_settings(kinds: tuple[type[BaseSettings], ...], package: str) -> li
     expected: dict[str, str] = {}
     for kind in kinds:
         for field, described in kind.model_fields.items():
-            if field not in ("to", "file", "version", "yes"):  # flags of one command only
+            if field not in FLAGS_ONLY:
                 default = "" if described.default is None else f"`{described.default}`"
                 name = variable(field) if package == "pipeline" else f"SERVING_{field.upper()}"
                 expected[name] = f"| `{name}` | {default} | {described.description} |"
     return list(expected.values())
+
+
+def flags_of(kind: type[BaseSettings], field: str) -> list[str]:
+    """The flag of a field, if the command has it."""
+    described = kind.model_fields.get(field)
+    alias = described and described.validation_alias
+    return [f"--{alias.choices[0] if isinstance(alias, AliasChoices) else field}"] if described else []
 
 
 def assert_rows(listed: list[str], expected: list[str], page: str) -> None:
@@ -77,6 +86,23 @@ def test_settings_page_lists_every_variable_of_compose() -> None:
     assert len(read) >= 9
     first_cells = " ".join(row.split("|")[1] for row in rows(section(PAGES["settings.md"], "## Compose")))
     assert sorted(re.findall(r"`([A-Z_]+)`", first_cells)) == sorted(read)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_settings_page_lists_every_variable_that_the_help_shows(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        read(COMMANDS[command][0], ["--help"], command)
+    shown = re.findall(r"\[env: (\w+)\]", " ".join(capsys.readouterr().out.split()))
+    assert "PIPELINE_STATE_DIR" in shown
+    listed = {row.split("`")[1] for row in rows(section(PAGES["settings.md"], "## Training"))}
+    assert set(shown) <= listed
+
+
+def test_settings_page_names_every_flag_without_a_variable() -> None:
+    flags = {alias for kind in COMMAND_SETTINGS for field in FLAGS_ONLY for alias in flags_of(kind, field)}
+    assert set(re.findall(r"`(--[a-z]+)`", section(PAGES["settings.md"], "## Training").split("|")[0])) == flags
 
 
 def test_settings_page_lists_every_command() -> None:
@@ -115,8 +141,11 @@ def test_api_page_lists_every_route_once() -> None:
     assert served
     routes = re.findall(r"/[a-z/.]*", served.group(1))
     assert len(routes) >= 10
-    listed = re.findall(r"`(?:GET|POST) (/[a-z/.]*)`", "\n".join(rows(section(PAGES["api.md"], "## Routes"))))
-    assert sorted(listed) == sorted(routes)
+    document = json.loads((ROOT / "serving" / "web" / "openapi.json").read_text())
+    described = [(method.upper(), path) for path, methods in document["paths"].items() for method in methods]
+    listed = re.findall(r"`(GET|POST) (/[a-z/.]*)`", "\n".join(rows(section(PAGES["api.md"], "## Routes"))))
+    assert sorted(listed) == sorted(described)
+    assert set(routes) <= {path for _, path in listed}
 
 
 def test_operations_page_lists_every_metric_once() -> None:
@@ -139,7 +168,7 @@ def test_every_promise_names_a_test_that_exists() -> None:
 
 @pytest.mark.parametrize("prefix", ["PIPELINE_", "SERVING_"])
 def test_every_variable_in_the_text_exists(prefix: str) -> None:
-    known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields}
+    known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields if field not in FLAGS_ONLY}
     known |= {f"SERVING_{field.upper()}" for field in ServingSettings.model_fields}
     for name, page in EVERY_PAGE.items():
         assert set(re.findall(rf"\b{prefix}[A-Z_]+", page)) <= known, name

@@ -8,6 +8,7 @@ from pipeline.settings import (
     COMMAND_SETTINGS,
     CompareSettings,
     ExportSettings,
+    RestoreSettings,
     RollbackSettings,
     TrainSettings,
     WrongSettingError,
@@ -35,6 +36,17 @@ def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytes
     monkeypatch.setenv("MNIST_DIR", "/digits")
     settings = train("--seed", "3")
     assert (settings.seed, settings.recipe, settings.mnist_dir) == (3, "dense", Path("/digits"))
+
+
+def test_flags_of_one_command_have_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROM", "me@localhost")
+    with pytest.raises(WrongSettingError, match="--from is missing"):
+        read(RestoreSettings, [], "restore")
+    for name in ("PIPELINE_YES", "PIPELINE_VERSION", "PIPELINE_TO", "PIPELINE_FILE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            with pytest.raises(WrongSettingError, match=f"There is no setting {name}"):
+                read(RollbackSettings, [], "rollback")
 
 
 def test_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
