@@ -80,4 +80,5 @@ def _until(body: bytes, boundary: bytes, count: int) -> bytes:
 
 
 def _text(value: bytes | None) -> str:
-    return "" if value is None else value.decode("latin-1")[:80]
+    text = "" if value is None else value.decode("latin-1")[:80]
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -42,6 +42,7 @@ def test_too_many_files_are_refused(test_digits: Digits) -> None:
         (form(), FORM, 422, "holds no file"),
         (form(('name="files"', b"text")), FORM, 422, "field files holds text"),
         (form(('name="picture"; filename="a.png"', b"x")), FORM, 422, "has a field picture"),
+        (form(('name=\n"two\x1blines"', b"x")), FORM, 422, r'field \?"two\?lines" holds text'),
         (form((FILE, b"text")), FORM, 415, "picture 1 of 1 is not a picture"),
         (form((FILE, b"text"), end=""), FORM, 400, "ends before its last boundary"),
         (b"no form at all", FORM, 400, "the body is not multipart/form-data"),
