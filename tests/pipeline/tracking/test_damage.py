@@ -30,6 +30,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, "dense", replace(RECIPES["dense"], epochs=1, batch_size=64))
         for seed in ("1", "2"):
+            patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it in this process
             assert main([*TRAIN, "--seed", seed, "--state-dir", str(state)]) == 0
         yield state
 
