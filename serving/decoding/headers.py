@@ -26,7 +26,7 @@ NS_PER_JPEG_PIXEL, NS_PER_JPEG_BYTE = 2, 15
 NS_PER_SCAN_PIXEL, NS_PER_SCANS_BYTE = 0.4, 60  # of a progressive JPEG, in addition
 NS_PER_WEBP_PIXEL, NS_PER_WEBP_BYTE = 20, 50
 NS_PER_BMP_PIXEL = 8
-NS_PER_RUN_LENGTH_BYTE = 1_000  # decoded by Pillow in Python
+NS_PER_RUN_LENGTH_PIXEL, NS_PER_RUN_LENGTH_BYTE = 100, 1_000  # decoded by Pillow in Python
 
 PNG, JPEG, BMP, RIFF, WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF", b"WEBP"
 # Blocks that determine the pixels; all others are left out.
@@ -191,7 +191,7 @@ def _bmp(content: bytes) -> Header:
     height = abs(height)
     nanoseconds = NS_PER_BMP_PIXEL * width * height
     if compression in (1, 2):
-        nanoseconds += NS_PER_RUN_LENGTH_BYTE * len(content)
+        nanoseconds += NS_PER_RUN_LENGTH_PIXEL * width * height + NS_PER_RUN_LENGTH_BYTE * len(content)
     return _header(content, width, height, 1, nanoseconds)
 
 

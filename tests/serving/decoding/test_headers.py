@@ -116,6 +116,7 @@ BOMBS = {
     "junk": (b"\xff\xd8" + b"\xff\0" * MEBIBYTE, 415, "not a picture"),
     "many passes": (scans(1000), 415, "not a picture"),
     "run lengths": (bitmap(1, 2000, b"\x01\x00" * MEBIBYTE), 413, "takes too long to decode"),
+    "ends of lines": (bitmap(1, 4900, b"\x01\x01\x00\x00" * 4900), 413, "takes too long to decode"),
     "colours": (bitmap(0, 28, bytes(784), 65_536), 415, "not a picture"),
     "webp canvas": (b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\x3f\0" * 2, 413, "16384x16384"),
     "no pixels": (png_header(0, 10), 415, "not a picture"),
