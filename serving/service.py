@@ -41,6 +41,11 @@ except SettingsError as error:
 
 WORKERS = max(1, usable_cores() // SETTINGS.threads) if SETTINGS.workers == "auto" else SETTINGS.workers
 
+# Longest waits for a model before a worker accepts connections: a new service must answer /livez soon, but the other
+# workers answer for one that is restarted.
+FIRST_SECONDS = 2.0
+RESTART_SECONDS = 10.0
+
 logger = logging.getLogger("bentoml.digits")
 
 if server_context.worker_index is None:
@@ -93,7 +98,10 @@ class Digits:
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     def start(self) -> None:
-        """Start loading the model in the background; until it is loaded, `/readyz` returns 503."""
+        """Start loading the model in the background; until it is loaded, `/readyz` returns 503.
+
+        The server accepts connections after this method: it waits for the model, if one can be expected soon.
+        """
         raise_file_limit()
         # Imported modules stay in memory: freezing them spares the collector from traversing them during requests.
         gc.collect()
@@ -102,7 +110,9 @@ class Digits:
         logger.info("Started; model source: %s", SETTINGS.model or "registry")
         if WORKERS * SETTINGS.threads > (cores := usable_cores()):
             logger.warning("%d workers of %d threads share %d cores", WORKERS, SETTINGS.threads, cores)
+        restarted = self.metrics.loaded_before()
         self.store.start()
+        self.store.wait(RESTART_SECONDS if restarted else FIRST_SECONDS, for_model=restarted)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:

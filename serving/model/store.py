@@ -59,6 +59,8 @@ class Store:
         self._refused_key: str | None = None
         self._refusal = ""
         self._reported: str | None = None
+        self._loaded = threading.Event()
+        self._tried = threading.Event()
         self._stopping = threading.Event()
         self._verifier = Verifier(settings.cache_dir / "models", settings.verify_seconds)
         self._thread = threading.Thread(target=self._follow, name="store", daemon=True)
@@ -66,6 +68,10 @@ class Store:
     def start(self) -> None:
         """Start to load and follow the model in the background."""
         self._thread.start()
+
+    def wait(self, seconds: float, for_model: bool) -> None:
+        """Wait at most `seconds` until a model is in service or, without `for_model`, the source offers none."""
+        (self._loaded if for_model else self._tried).wait(seconds)
 
     def stop(self) -> None:
         """Stop following the source; the current model stays in service."""
@@ -129,6 +135,7 @@ class Store:
             _now(),
         )
         self.current, self._serving_key = served, candidate.key
+        self._loaded.set()
         self._metrics.set_model(served.version, model.metadata["recipe"])
         try:
             self._source.remember(candidate)
@@ -197,10 +204,12 @@ class Store:
         # The first query takes seconds, because it imports MLflow: serve the cached model meanwhile.
         self._run(self.serve_cached)
         if self.current:
+            self._tried.set()
             self.problem = "the model is served from the cache until the registry answers."
         retry = FIRST_RETRY_SECONDS
         while not self._stopping.is_set():
             done = self._run(self.refresh)
+            self._tried.set()
             self._stopping.wait(self._settings.poll_seconds if done else min(retry, self._settings.poll_seconds))
             retry = FIRST_RETRY_SECONDS if done else min(2 * retry, self._settings.poll_seconds)
 

@@ -12,6 +12,8 @@ takes about 150 µs in all (docs/performance-serving.md). Of these, on one core 
 import asyncio
 import logging
 import os
+import re
+import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -219,6 +221,14 @@ class Metrics:
             self._served.set(0)
         self._served = self._model_info.labels(version, recipe)
         self._served.set(1)
+
+    def loaded_before(self) -> bool:
+        """Return whether any worker has had a model since the start of the service; reads files."""
+        try:
+            text = self.render().decode()
+        except (OSError, ValueError, struct.error):  # a damaged file must not keep a worker from starting
+            return False
+        return re.search(r'^digits_reloads_total\{result="(loaded|cached)"\} (?!0\.0$)', text, re.MULTILINE) is not None
 
     def render(self) -> bytes:
         """Return the written metrics of all workers in Prometheus' text format.
