@@ -1,18 +1,14 @@
 """Sources of models: a file, or MLflow's model registry with a local cache."""
 
-import json
 import logging
 import os
-import re
-import shutil
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serving.errors import one_line, printable, without_secrets
+from serving.model.cache import FILE, Cache
 from serving.model.onnx_file import ModelError
 from serving.settings import Settings
 
@@ -20,11 +16,7 @@ MODEL_NAME = "digits"
 ALIAS = "champion"
 DEFAULT_TRACKING_URI = "sqlite:///var/mlflow.db"
 
-FILE = "model.onnx"
 NO_CHAMPION = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for a missing model or alias
-# No download takes longer: an older temporary folder belongs to an interrupted one.
-STALE_SECONDS = 24 * 3600
-
 
 # Their errors reach the log as the reason of a `SourceError`, once and without secrets. Their own lines repeat at each
 # poll, with a traceback or the registry's address.
@@ -82,19 +74,15 @@ class FileSource:
         """Return None: files are not cached."""
         return None
 
-    def remember(self, candidate: Candidate) -> None:
+    def remember(self, candidate: Candidate, digest: str) -> None:
         """Do nothing: files are not cached."""
 
 
 class RegistrySource:
-    """The champion in MLflow's model registry, with downloads cached in `models` in the cache folder.
-
-    Other contents of the cache folder stay untouched.
-    """
+    """The champion in MLflow's model registry, with downloads cached in `models` in the cache folder."""
 
     def __init__(self, settings: Settings) -> None:
-        self._cache = settings.cache_dir / "models"
-        self._record = self._cache / "last-good.json"
+        self._cache = Cache(settings.cache_dir / "models")
         self._client: Any = None
         # If the registry is down, fail early and retry, instead of waiting for MLflow's two minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -129,7 +117,7 @@ class RegistrySource:
         # Two registries can both have a version 3: the time of creation distinguishes them.
         key = f"{found.version}-{found.creation_timestamp}"
         version = str(found.version)
-        cached = self._path(key).exists()
+        cached = self._cache.find(key) is not None
         return Candidate(
             key,
             version,
@@ -140,61 +128,30 @@ class RegistrySource:
 
     def last_good(self) -> Candidate | None:
         """Return the model that was served last, if its file is still in the cache."""
-        try:
-            record = json.loads(self._record.read_text())
-            key, version = str(record["key"]), str(record["version"])
-        except (OSError, ValueError, KeyError, TypeError):
+        found = self._cache.last_good()
+        if found is None:
             return None
-        path = self._path(key)
-        return Candidate(key, version, f"cache {path}", lambda: path) if path.exists() else None
+        return Candidate(found.key, found.version, f"cache {found.path}", lambda: found.path)
 
-    def remember(self, candidate: Candidate) -> None:
+    def remember(self, candidate: Candidate, digest: str) -> None:
         """Record `candidate` as the last good model and delete the cached files of all others.
 
         Raises:
             OSError: the record cannot be written.
         """
-        text = json.dumps({"key": candidate.key, "version": candidate.version})
-        partial = self._record.with_suffix(f".{os.getpid()}")
-        partial.write_text(text)
-        partial.replace(self._record)
-        for folder in self._cache.iterdir():
-            if folder.name != candidate.key and _is_leftover(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _path(self, key: str) -> Path:
-        return self._cache / key / FILE
+        self._cache.remember(candidate.key, candidate.version, digest)
 
     def _download(self, key: str, version: str, again: bool = False) -> Path:
-        path = self._path(key)
-        if path.exists() and not again:
-            return path
+        if not again and (cached := self._cache.find(key)):
+            return cached
         from mlflow.artifacts import download_artifacts
 
         try:
-            path.unlink(missing_ok=True)
-            self._cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="download-", dir=self._cache) as folder:
-                download_artifacts(artifact_uri=f"models:/{MODEL_NAME}/{version}", dst_path=folder)
-                files = sorted(Path(folder).rglob(FILE))
-                if not files:
-                    raise ModelError(f"version {version} of {MODEL_NAME} contains no file {FILE}.")
-                path.parent.mkdir(exist_ok=True)
-                files[0].replace(path)
-        except ModelError:
-            raise
+            with self._cache.download(key) as folder:
+                download_artifacts(artifact_uri=f"models:/{MODEL_NAME}/{version}", dst_path=str(folder))
         except Exception as error:
             raise SourceError(f"version {version} of {MODEL_NAME} cannot be downloaded.", one_line(error)) from error
+        path = self._cache.find(key)
+        if path is None:
+            raise ModelError(f"version {version} of {MODEL_NAME} contains no file {FILE}.")
         return path
-
-
-def _is_leftover(folder: Path) -> bool:
-    """Return whether `folder` is certainly an old version or an interrupted download of this module."""
-    try:
-        if folder.is_symlink() or not folder.is_dir():
-            return False
-        if re.fullmatch("[0-9]+-[0-9]+", folder.name):
-            return all(file.name == FILE for file in folder.iterdir())
-        return folder.name.startswith("download-") and folder.stat().st_mtime < time.time() - STALE_SECONDS
-    except OSError:  # another service with the same cache deleted it first
-        return False

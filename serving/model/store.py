@@ -138,7 +138,7 @@ class Store:
         self._loaded.set()
         self._metrics.set_model(served.version, model.metadata["recipe"])
         try:
-            self._source.remember(candidate)
+            self._source.remember(candidate, model.digest)
         except OSError as error:
             logger.warning("Cannot update the cache: %s", error)
         metadata = model.metadata
