@@ -14,6 +14,7 @@ from serving.settings import Settings
 
 MODEL_NAME = "digits"
 ALIAS = "champion"
+DIGEST_TAG = "sha256"  # of the version's file, in hexadecimal
 DEFAULT_TRACKING_URI = "sqlite:///var/mlflow.db"
 
 NO_CHAMPION = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's codes for a missing model or alias
@@ -45,7 +46,8 @@ class Candidate:
         version: the registry's version, None for a file.
         source: description of its origin, for people.
         fetch: returns the path of the ONNX file; may take long, may raise `SourceError`.
-        download_again: the same, after deleting the cached file; None if `fetch` uses no cached file.
+        download_again: the same, after deleting the cached file; None if that cannot give another file.
+        digest: SHA-256 that the file must have, in hexadecimal; None if it is not known.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Candidate:
     source: str
     fetch: Callable[[], Path]
     download_again: Callable[[], Path] | None = None
+    digest: str | None = None
 
 
 class FileSource:
@@ -67,7 +70,8 @@ class FileSource:
             state = self._path.stat()
         except OSError as error:
             raise SourceError(printable(f"{self._path} cannot be read: {error.strerror or error}.")) from error
-        key = f"{state.st_mtime_ns}-{state.st_size}"
+        # A file put in place by a wrong clock, or with its time preserved, can have the time of the former one.
+        key = f"{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}-{state.st_size}"
         return Candidate(key, None, printable(f"file {self._path}"), lambda: self._path)
 
     def last_good(self) -> Candidate | None:
@@ -118,12 +122,14 @@ class RegistrySource:
         key = f"{found.version}-{found.creation_timestamp}"
         version = str(found.version)
         cached = self._cache.find(key) is not None
+        digest = found.tags.get(DIGEST_TAG)
         return Candidate(
             key,
             version,
             f"registry {self._name} {MODEL_NAME}@{ALIAS}",
             lambda: self._download(key, version),
-            (lambda: self._download(key, version, again=True)) if cached else None,
+            (lambda: self._download(key, version, again=True)) if cached or digest else None,
+            digest,
         )
 
     def last_good(self) -> Candidate | None:
@@ -131,7 +137,7 @@ class RegistrySource:
         found = self._cache.last_good()
         if found is None:
             return None
-        return Candidate(found.key, found.version, f"cache {found.path}", lambda: found.path)
+        return Candidate(found.key, found.version, f"cache {found.path}", lambda: found.path, digest=found.digest)
 
     def remember(self, candidate: Candidate, digest: str) -> None:
         """Record `candidate` as the last good model and delete the cached files of all others.

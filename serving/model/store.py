@@ -1,5 +1,6 @@
 """Hot swap: load the model without delaying the HTTP server, then follow its source and swap between batches."""
 
+import hashlib
 import logging
 import re
 import threading
@@ -56,7 +57,7 @@ class Store:
         self._metrics = metrics
         self._source = FileSource(settings.model) if settings.model else RegistrySource(settings)
         self._serving_key: str | None = None
-        self._refused_key: str | None = None
+        self._refused: tuple[str, str | None] | None = None
         self._refusal = ""
         self._reported: str | None = None
         self._loaded = threading.Event()
@@ -101,7 +102,7 @@ class Store:
         """
         try:
             candidate = self._source.find()
-            if candidate.key == self._refused_key:
+            if (candidate.key, candidate.digest) == self._refused:
                 self._report(self._refusal)  # another problem may have replaced it meanwhile
                 return False
             if candidate.key != self._serving_key:
@@ -118,11 +119,11 @@ class Store:
                 self.problem = str(error)
             return False
         except ModelError as refusal:
-            self._refused_key, self._refusal = candidate.key, f"refused: {refusal}"
+            self._refused, self._refusal = (candidate.key, candidate.digest), f"refused: {refusal}"
             self._metrics.reloads["refused"].inc()
             self._report(self._refusal)
             return False
-        self._refused_key = None
+        self._refused = None
         self.problem = self._reported = None
         return True
 
@@ -162,8 +163,8 @@ class Store:
         except ModelError as refusal:
             if candidate.download_again is None:
                 raise
-            # If only the cached file is damaged, refusing the version would block it forever.
-            logger.warning("The cached model is refused and downloaded again: %s", refusal)
+            # If only the cached file or its transfer is damaged, refusing the version would block it forever.
+            logger.warning("The model is refused and downloaded again: %s", refusal)
             path = candidate.download_again()
             if (downloaded := read_file(path)) == content:
                 raise
@@ -174,6 +175,11 @@ class Store:
             what = f"version {candidate.version} of " if candidate.version else ""
             self.problem = f"verifying {what}{candidate.source} since {_now()}."
 
+        found, expected = hashlib.sha256(content).hexdigest(), candidate.digest
+        if expected is not None and found != expected.lower():
+            raise ModelError(
+                f"{path}, version {candidate.version}, has the SHA-256 {found[:12]}…, but {expected[:12]}… is expected."
+            )
         self._verifier.verify(path, content, begins)
         return Model.parse(path, content, self._settings.threads)
 

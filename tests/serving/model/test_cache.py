@@ -114,6 +114,45 @@ def test_read_only_cache_serves_its_model_and_follows_the_registry(
     assert list(temporary.iterdir()) == []
 
 
+def spoil_silently(file: Path) -> None:
+    """Change a byte that neither the contract nor the golden batch covers."""
+    content = file.read_bytes()
+    place = content.index(b"created") + len("created") + 2
+    file.write_bytes(content[:place] + b"1" + content[place + 1 :])
+    assert file.read_bytes() != content
+
+
+def replace_by_folder(file: Path) -> None:
+    file.unlink()
+    (file / "inside").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("damage", [spoil_silently, replace_by_folder])
+def test_damaged_cache_is_refused_and_downloaded_again(
+    registry: Registry, settings: Settings, model_file: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    version = registry.register(model_file)
+    assert Store(settings, Metrics()).refresh()
+    (cached,) = settings.cache_dir.rglob("model.onnx")
+    damage(cached)
+    (tmp_path / "mlflow.db").rename(tmp_path / "away.db")
+    store = Store(settings, Metrics())
+    store.serve_cached()
+    assert store.current is None
+    assert "the cached model is refused: " in (store.problem or "")
+    (tmp_path / "away.db").rename(tmp_path / "mlflow.db")
+    registry.client.set_model_version_tag("digits", version, "sha256", store_digest(model_file))
+    assert store.refresh()
+    assert cached.read_bytes() == model_file.read_bytes()
+
+
+def store_digest(file: Path) -> str:
+    store = Store(Settings(model=file), Metrics())
+    assert store.refresh()
+    assert store.current is not None
+    return store.current.model.digest
+
+
 @pytest.mark.parametrize(
     "record", ["", "{", "[]", "null", '{"key": "1-1"}', json.dumps({"key": "../../models", "version": "1"})]
 )
