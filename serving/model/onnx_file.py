@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -17,8 +18,10 @@ import onnxruntime
 from serving.contract import CONTRACT, GOLDEN_TOLERANCE, Images, Probabilities
 from serving.errors import one_line, printable
 from serving.model.metadata import GOLDEN, check_metadata, read_metadata
+from serving.model.onnx_proto import external_file
 from serving.model.pruning import keep_outputs
 
+NOT_LOADED = "is not an ONNX model that can be loaded"
 LARGEST = 256 * 2**20  # bytes of a file
 WARM_UP_BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -73,10 +76,13 @@ class Model:
     @classmethod
     def parse(cls, path: Path, content: bytes, threads: int = 1) -> Self:
         """Do the same as `load` with the `content` of a file; `path` is for messages."""
+        with suppress(ValueError):  # ONNX Runtime has the better message
+            if (other := external_file(content)) is not None:
+                raise ModelError(f"{path} {NOT_LOADED}: it keeps weights in another file, {other}.")
         try:
             session = open_session(content, threads)
         except Exception as error:
-            raise ModelError(f"{path} is not an ONNX model that can be loaded: {one_line(error)}.") from error
+            raise ModelError(f"{path} {NOT_LOADED}: {one_line(error)}.") from error
         metadata = _metadata(path, content)
         _check_signature(path, session)
         images, expected = _golden_batch(path, metadata)
@@ -162,7 +168,6 @@ def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Loading from memory rejects models that keep their weights in a second file.
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

@@ -33,7 +33,10 @@ ROOT = Path(__file__).parents[2]
 RECORD = "verified.json"
 # An approval holds for the versions that gave it.
 CHECKER = f"digits {__version__}, ONNX Runtime {onnxruntime.__version__}"
-REFUSED = 3  # exit code: standard output has the sentence
+TOO_LONG = -getattr(signal, "SIGXCPU", 24)  # the limit on processor time; Windows has none
+# Exit codes; standard output has the reason.
+REFUSED = 3
+FAILED = 4
 # Memory that a model may take beyond that of the libraries: the file in several copies, and its activations.
 MEMORY_BYTES = 512 * 2**20
 COPIES = 8
@@ -124,7 +127,9 @@ class Verifier:
             process.communicate()
         if self._closed.is_set():
             raise UnverifiedError(f"{path} is not verified, because the service stops.")
-        if process.returncode == -signal.SIGXCPU:
+        if process.returncode in (-signal.SIGTERM, -signal.SIGINT):  # as all processes of a terminal or container
+            raise UnverifiedError(f"{path} is not verified, because its process was ended.")
+        if process.returncode == TOO_LONG:
             raise self._too_slow(path)
         if process.returncode == REFUSED:
             raise ModelError(output.decode(errors="replace"))
@@ -132,7 +137,7 @@ class Verifier:
             name = signal.Signals(-process.returncode).name
             raise ModelError(f"{path} ends its verification by {name}; it may need {_mebibytes(content)} MiB or more.")
         if process.returncode > 0:
-            raise UnverifiedError(f"{path} cannot be verified: exit code {process.returncode}.")
+            raise UnverifiedError(f"{path} cannot be verified: {output.decode(errors='replace') or 'no start'}.")
 
     def _too_slow(self, path: Path) -> ModelError:
         return ModelError(f"{path} is not verified within {self._seconds:g} s (SERVING_VERIFY_SECONDS).")
@@ -223,7 +228,7 @@ def _verify(path: Path, content: bytes) -> None:
 
 
 def main() -> int:
-    """Verify the model on standard input; return 0, or `REFUSED` after printing one sentence."""
+    """Verify the model on standard input; return 0, `REFUSED` after printing one sentence, or `FAILED` likewise."""
     path, seconds = Path(sys.argv[1]), float(sys.argv[2])
     content = sys.stdin.buffer.read()
     try:
@@ -233,6 +238,9 @@ def main() -> int:
         sentence = str(refusal)
     except MemoryError:
         sentence = f"{path} needs more than {_mebibytes(content)} MiB of memory."
+    except Exception as error:
+        sys.stdout.buffer.write(f"{type(error).__name__}: {one_line(error)}".encode())
+        return FAILED
     else:
         return 0
     sys.stdout.buffer.write(sentence.encode())
