@@ -1,0 +1,104 @@
+"""A seed for each day, a seeded subset, and a summary of what was caused and what was lost."""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.model.onnx_file import Model
+
+# Fixtures of the service's tests.
+from tests.serving.conftest import (  # noqa: F401
+    _registry_is_forgotten,
+    empty_database,
+    newer,
+    registry,
+    start_service,
+    swap,
+    variant,
+)
+
+SEED = os.environ.get("FAULT_SEED") or f"{datetime.now(UTC):%Y%m%d}"
+SIZE = os.environ.get("FAULTS") or "full"
+QUICK_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One line of the summary.
+
+    Attributes:
+        name: the fault, for people.
+        caused: how often.
+        requests: sent while it was caused, or commands run.
+        lost: requests without a right answer, or results that are missing.
+        which: the lost ones, for people.
+    """
+
+    name: str
+    caused: int
+    requests: int
+    lost: int
+    which: str
+
+    def __str__(self) -> str:
+        which = f", {self.which}" if self.lost else ""
+        return f"{self.name}: faults caused: {self.caused}, requests: {self.requests}, lost: {self.lost}{which}"
+
+
+FAULTS: list[Fault] = []
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers that depend on FAULT_SEED and the test alone."""
+    return random.Random(f"{SEED} {request.node.nodeid}")
+
+
+@pytest.fixture(scope="session")
+def read(model_file: Path, test_digits: tuple[np.ndarray, np.ndarray]) -> list[int]:
+    """The digits that the model reads on the test images."""
+    digits: list[int] = Model.load(model_file).predict(test_digits[0]).argmax(1).tolist()
+    return digits
+
+
+@pytest.fixture
+def count() -> Callable[..., None]:
+    """Add a line to the summary: `count(name, caused, requests, lost, which)`."""
+
+    def add(name: str, caused: int, requests: int, lost: int = 0, which: str = "") -> None:
+        FAULTS.append(Fault(name, caused, requests, lost, which))
+
+    return add
+
+
+def pytest_report_header() -> str:
+    return f"faults: FAULT_SEED={SEED} FAULTS={SIZE}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With FAULTS=quick, keep a seeded share of the faults; another seed keeps others."""
+    if SIZE not in ("quick", "full"):
+        raise pytest.UsageError(f"FAULTS is {SIZE!r}, but must be quick or full")
+    ours = [item for item in items if item.get_closest_marker("faults")]
+    if SIZE == "full" or not ours:
+        return
+    kept = random.Random(SEED).sample(ours, max(1, round(QUICK_SHARE * len(ours))))
+    left_out = [item for item in ours if item not in kept]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FAULTS:
+        terminalreporter.section(f"faults caused, with FAULT_SEED={SEED} FAULTS={SIZE}")
+        for fault in FAULTS:
+            terminalreporter.write_line(str(fault))
+        caused, requests, lost = (sum(getattr(one, name) for one in FAULTS) for name in ("caused", "requests", "lost"))
+        which = "; ".join(fault.which for fault in FAULTS if fault.lost)
+        terminalreporter.write_line(str(Fault("all", caused, requests, lost, which)))
