@@ -42,7 +42,7 @@ lint: $(INSTALLED) ## style, formatting, import rules, language, workflows, Dock
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python .ci/prose.py
 	$(BIN)/zizmor --offline --no-progress --pedantic --quiet .github
-	$(BIN)/hadolint --failure-threshold style Dockerfile.serve Dockerfile.train
+	$(BIN)/hadolint --failure-threshold style Dockerfile.serve Dockerfile.train deploy/haproxy/Dockerfile
 	$(BIN)/kingfisher scan . --quiet --no-update-check --config .ci/kingfisher.yaml --branch HEAD
 
 audit: $(INSTALLED) ## compare the locked versions with known vulnerabilities; needs the network: 3 without an answer
@@ -102,7 +102,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 
 lock: $(INSTALLED) ## resolve requirements/*.txt again; UPGRADE=1 takes the newest versions
 	$(COMPILE) --extra dev --output-file requirements/dev.txt
-	for image in tracking train serve run; do \
+	for image in tracking accounts train serve run; do \
 		$(COMPILE) --extra $$image --constraint requirements/dev.txt --output-file requirements/$$image.txt || exit; \
 	done
 

@@ -16,7 +16,7 @@ from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-LOCKS = ("tracking", "train", "serve", "run", "dev")
+LOCKS = ("tracking", "accounts", "train", "serve", "run", "dev")
 IMAGES = ("tracking", "train", "serve")
 
 
@@ -33,7 +33,8 @@ def stages() -> dict[str, str]:
     """Return the instructions of each image, by its stage or by its file."""
     train = re.split(r"^FROM .* AS ", (ROOT / "Dockerfile.train").read_text(), flags=re.MULTILINE)
     named = {name: text for name, _, text in (part.partition("\n") for part in train[1:])}
-    return named | {"serve": (ROOT / "Dockerfile.serve").read_text()}
+    others = {"serve": "Dockerfile.serve", "proxy": "deploy/haproxy/Dockerfile"}
+    return named | {name: (ROOT / file).read_text() for name, file in others.items()}
 
 
 def test_compose_hands_every_training_setting_on() -> None:
@@ -58,7 +59,7 @@ def test_compose_has_the_health_check_of_the_image(service: str, stage: str) -> 
     assert {name.replace("_", "-"): str(value) for name, value in described.items() if name != "test"} == options
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", [*IMAGES, "proxy"])
 def test_image_is_labelled(image: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     instructions = stages()[image]
@@ -80,12 +81,40 @@ def test_only_the_locks_of_an_image_install_its_packages_again(image: str) -> No
     assert mounted == lock + ["requirements/torch.txt"] * (image == "train")
 
 
-@pytest.mark.parametrize("file", ["Dockerfile.train", "Dockerfile.serve"])
+@pytest.mark.parametrize("file", ["Dockerfile.train", "Dockerfile.serve", "deploy/haproxy/Dockerfile"])
 def test_base_image_can_be_named_by_its_digest(file: str) -> None:
     instructions = (ROOT / file).read_text()
     assert "\nFROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}" in instructions
     for service in COMPOSE.values():
         assert service["build"]["args"]["BASE_DIGEST"] == "${BASE_DIGEST:-}"
+
+
+def test_mlflow_with_accounts_runs_the_same_command() -> None:
+    commands = {
+        stage: re.findall(r"^CMD (\[.*?\])$", text, re.MULTILINE | re.DOTALL) for stage, text in stages().items()
+    }
+    assert len(commands["tracking"]) == 1
+    assert commands["tracking-accounts"] == commands["tracking"]
+
+
+def test_secure_overlay_takes_secrets_from_files_alone() -> None:
+    text = re.sub(r"!(?:reset|override)", "", (ROOT / "docker-compose.secure.yml").read_text())
+    overlay = yaml.safe_load(text)
+    named = {
+        each if isinstance(each, str) else each["source"]
+        for service in overlay["services"].values()
+        for each in service["secrets"]
+    }
+    assert named == overlay["secrets"].keys()
+    assert all(list(secret) == ["file"] for secret in overlay["secrets"].values())
+    variables = {
+        name: value
+        for service in overlay["services"].values()
+        for name, value in service.get("environment", {}).items()
+    }
+    assert all(
+        value.startswith("/run/secrets/") for name, value in variables.items() if re.search("TOKEN|PASSWORD|AUTH", name)
+    )
 
 
 @pytest.mark.parametrize("service", COMPOSE)
@@ -117,7 +146,7 @@ def test_a_lock_satisfies_its_extra(extra: str) -> None:
             assert all(wanted.specifier.contains(version) for version in versions[name]), text
 
 
-@pytest.mark.parametrize("image", [*IMAGES, "run"])
+@pytest.mark.parametrize("image", [*IMAGES, "accounts", "run"])
 def test_every_lock_has_the_versions_that_are_tested(image: str) -> None:
     tested = locked("dev")
     assert {name: versions for name, versions in locked(image).items() if versions != tested[name]} == {}
