@@ -1,28 +1,25 @@
 """Commands are killed at a write to the store, or at a random moment, and repeated."""
 
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults.conftest import SIZE
 from tests.faults.store import Store
 from tests.processes import ROOT
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
-SEED = os.environ.get("FAULT_SEED") or f"{datetime.now(UTC):%Y%m%d}"
-QUICK = os.environ.get("FAULTS") == "quick"
 KILLS = {"train": 6, "compare": 2, "promote": 8, "rollback": 8}
-if not QUICK:
+if SIZE == "full":
     KILLS = {"train": 40, "compare": 15, "promote": 30, "rollback": 30}
 KILLED = -9
 GATE = ["--data", "tenth", "--significance", "0.000001", "--minimum-accuracy"]
@@ -84,11 +81,6 @@ def store(original: Path, tmp_path: Path) -> Store:
     return Store(shutil.copytree(original, tmp_path / "var"))
 
 
-@pytest.fixture
-def chance(request: pytest.FixtureRequest) -> random.Random:
-    return random.Random(f"{SEED} {request.node.nodeid}")
-
-
 def plan(chance: random.Random, kills: int, calls: int, seconds: float) -> list[dict[str, Any]]:
     """Kills spread over all writes, before and after them, and a quarter at random moments."""
     at_random = kills // 4
@@ -102,12 +94,7 @@ def plan(chance: random.Random, kills: int, calls: int, seconds: float) -> list[
     return planned
 
 
-def tell(capsys: pytest.CaptureFixture[str], command: str, killed: int, started: float) -> None:
-    with capsys.disabled():
-        print(f"\nkills of {command}: {killed}, FAULT_SEED={SEED}, {time.monotonic() - started:.0f} s", flush=True)
-
-
-def test_train(zygote: Zygote, store: Store, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train(zygote: Zygote, store: Store, chance: random.Random, count: Callable[..., None]) -> None:
     started = time.monotonic()
     calls = zygote.finish(store.state, *TRAIN, "--seed", "9")["calls"]
     seconds, killed = time.monotonic() - started, 0
@@ -116,10 +103,10 @@ def test_train(zygote: Zygote, store: Store, chance: random.Random, capsys: pyte
         zygote.finish(store.state, *TRAIN, "--seed", str(seed))
         store.check()
         assert store.aliases() == {"champion": seed - 6, "previous": seed - 7}, kill
-    tell(capsys, "train", killed, started)
+    count("train killed and repeated", killed, 2 * KILLS["train"])
 
 
-def test_compare(zygote: Zygote, store: Store, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare(zygote: Zygote, store: Store, chance: random.Random, count: Callable[..., None]) -> None:
     started = time.monotonic()
     calls = zygote.finish(store.state, *COMPARE, "--seeds", "3")["calls"]  # two seeds are trained already
     seconds, killed = time.monotonic() - started, 0
@@ -131,10 +118,10 @@ def test_compare(zygote: Zygote, store: Store, chance: random.Random, capsys: py
         tables = [store.state / "artifacts" / run / "artifacts" / "comparison.csv" for (run,) in store.ask(done)]
         assert len(tables) == seeds - 2
         assert all(table.exists() for table in tables), kill
-    tell(capsys, "compare", killed, started)
+    count("compare killed and repeated", killed, 2 * KILLS["compare"])
 
 
-def test_promote(zygote: Zygote, store: Store, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> None:
+def test_promote(zygote: Zygote, store: Store, chance: random.Random, count: Callable[..., None]) -> None:
     started = time.monotonic()
     calls = zygote.finish(store.state, "promote", "--version", "1", *GATE, "0.5")["calls"]
     seconds, killed = time.monotonic() - started, 0
@@ -150,10 +137,10 @@ def test_promote(zygote: Zygote, store: Store, chance: random.Random, capsys: py
         store.check()
         assert store.aliases() == (before if refused else after), kill
         assert store.tags(after["champion"])["promoted"] == str(not refused).lower(), kill
-    tell(capsys, "promote", killed, started)
+    count("promote killed and repeated", killed, 2 * KILLS["promote"])
 
 
-def test_rollback(zygote: Zygote, store: Store, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rollback(zygote: Zygote, store: Store, chance: random.Random, count: Callable[..., None]) -> None:
     for _ in range(2):  # the first ones write tags that stay
         zygote.finish(store.state, "rollback")
     started = time.monotonic()
@@ -167,4 +154,4 @@ def test_rollback(zygote: Zygote, store: Store, chance: random.Random, capsys: p
         zygote.finish(store.state, "rollback")
         store.check()
         assert store.aliases() == (before if done else swapped), kill
-    tell(capsys, "rollback", killed, started)
+    count("rollback killed and repeated", killed, 2 * KILLS["rollback"])

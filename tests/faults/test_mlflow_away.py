@@ -1,6 +1,5 @@
 """Processes that train while a real MLflow server is killed or paused, and that are killed or stopped themselves."""
 
-import os
 import random
 import signal
 import sys
@@ -16,12 +15,12 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.tracking import registry
+from tests.faults.conftest import SEED
 from tests.pipeline.recorded import runs
 from tests.processes import free_port, mlflow_server, running, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-SEED = int(os.environ.get("FAULTS_SEED", "1"))
 GATE = ["--data", "tenth", "--minimum-accuracy", "0.5"]
 TRAIN = ["train", *GATE, "--recipe", "dense"]
 
