@@ -14,7 +14,7 @@ import pytest
 
 from tests.processes import ROOT, answers, free_port, running, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # two releases train and serve, on a busy machine, too
 
 RELEASE = "e6eab48fc577"  # the last commit of 0.1.0, which has no tag; later releases have one
 TRAIN = ["train", "--data", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.5"]
@@ -75,7 +75,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Volumes:
     volumes = Volumes(folder / "state", folder / "cache")
     pipeline(code, volumes.state, *TRAIN)
     with service(code, volumes.cache, f"sqlite:///{volumes.state}/mlflow.db", folder) as url:
-        assert httpx.get(f"{url}/model").json()["version"] == "1"
+        assert httpx.get(f"{url}/model", timeout=60).json()["version"] == "1"
     command = [sys.executable, "-m", "pipeline", *TRAIN, "--seed", "2", "--state-dir", str(volumes.state)]
     log = folder / "interrupted.log"
     with log.open("wb") as output:
@@ -97,14 +97,14 @@ def test_champion_of_the_last_release_is_listed_judged_and_served(volumes: Volum
     pipeline(ROOT, volumes.state, "promote", "--version", "1", "--minimum-accuracy", "0.5", "--data", "tenth")
     pipeline(ROOT, volumes.state, "export", "--to", str(tmp_path / "model.onnx"))
     with service(ROOT, tmp_path / "new", f"sqlite:///{volumes.state}/mlflow.db", tmp_path) as url:
-        assert httpx.get(f"{url}/model").json()["version"] == "1"
-        assert httpx.post(f"{url}/predict/raw", content=bytes(784)).is_success
+        assert httpx.get(f"{url}/model", timeout=60).json()["version"] == "1"
+        assert httpx.post(f"{url}/predict/raw", content=bytes(784), timeout=60).is_success
 
 
 def test_cache_of_the_last_release_is_served_without_a_registry(volumes: Volumes, tmp_path: Path) -> None:
     with service(ROOT, volumes.cache, f"http://127.0.0.1:{free_port()}", tmp_path) as url:
-        assert httpx.get(f"{url}/model").json()["version"] == "1"
-        assert httpx.post(f"{url}/predict/raw", content=bytes(784)).is_success
+        assert httpx.get(f"{url}/model", timeout=60).json()["version"] == "1"
+        assert httpx.post(f"{url}/predict/raw", content=bytes(784), timeout=60).is_success
 
 
 def test_training_continues_in_the_state_of_the_last_release(volumes: Volumes) -> None:
