@@ -21,6 +21,7 @@ from serving.inference.cores import usable_cores
 from serving.inference.explain import Explainer
 from serving.model.store import Store
 from serving.monitoring.folder import make_folder
+from serving.monitoring.logs import set_up
 from serving.monitoring.metrics import REASONS, Metrics
 from serving.parent import announce_parent, end_with_parent
 from serving.settings import SettingsError, listed, read_settings
@@ -38,6 +39,8 @@ except SettingsError as error:
     # BentoML imports this module first, so a wrong setting ends the process with one sentence before any start.
     sys.stderr.write(f"{error}\n")
     raise SystemExit(2) from None
+
+set_up(SETTINGS.log_format)
 
 WORKERS = max(1, usable_cores() // SETTINGS.threads) if SETTINGS.workers == "auto" else SETTINGS.workers
 

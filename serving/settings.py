@@ -118,6 +118,9 @@ class Settings(BaseSettings):
             "worker counts its own."
         ),
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="`text`, or `json`: one JSON object per event, with the id of its request."
+    )
     access_log: bool = Field(
         default=False, description="Log a line per request: method, path, status, milliseconds, request id."
     )

@@ -167,7 +167,7 @@ def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # fatal: errors are raised, and logged by their handlers
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

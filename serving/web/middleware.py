@@ -17,6 +17,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.model.store import Store
+from serving.monitoring.logs import REQUEST_ID, mark_as_logged
 from serving.monitoring.metrics import Metrics
 from serving.web.answers import FAILED, error, version_in_service
 
@@ -91,6 +92,7 @@ class Traffic:
             return
         began = time.perf_counter()
         identity = _identity(scope)
+        REQUEST_ID.set(identity.decode())
         status = 0
 
         async def marked(message: Message) -> None:
@@ -108,8 +110,9 @@ class Traffic:
         except asyncio.CancelledError:
             status = status or 504  # BentoML's response to its own timeout
             raise
-        except Exception:
+        except Exception as failure:
             logger.exception("%s %s failed, request %s", scope["method"], _path(scope), identity.decode())
+            mark_as_logged(failure)
             if status:
                 raise
             await error(500, FAILED).send(marked, version_in_service(self._store))
@@ -118,13 +121,13 @@ class Traffic:
             if counted:
                 self._metrics.answered(endpoint, status, seconds)
             if self._access_log and scope["path"] not in UNLOGGED:
+                method, path, milliseconds = scope["method"], _path(scope), round(1000 * seconds, 3)
+                fields = {"method": method, "path": path, "status": status, "milliseconds": milliseconds}
                 access.info(
                     "%s %s %d %.3f ms, request %s",
-                    scope["method"],
-                    _path(scope),
-                    status,
-                    1000 * seconds,
+                    *fields.values(),
                     identity.decode(),
+                    extra={"fields": fields},
                 )
 
 
