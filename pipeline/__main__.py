@@ -21,6 +21,7 @@ from pipeline.settings import (
     Settings,
     TrainSettings,
     read,
+    variable,
 )
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
@@ -62,10 +63,11 @@ def main(arguments: list[str]) -> int:
     for name, (_, does) in COMMANDS.items():
         subparsers.add_parser(name, help=does)
     command: str = parser.parse_args(arguments[:1]).command
-    set_up_logging()
+    set_up_logging(os.environ.get(variable("log_format"), "text"))  # errors of the settings are logged, too
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` ends a run as Ctrl-C does
     try:
         settings: Any = read(COMMANDS[command][0], arguments[1:], command)
+        set_up_logging(settings.log_format)
         # torch and MLflow take seconds to import: check the settings first
         if command in ("backup", "restore"):
             from pipeline import backup

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from pipeline.logs import is_json, log_as_json
 from pipeline.training.callback import Callback, Epoch
 
 if TYPE_CHECKING:  # logging is set up before torch is imported, which takes seconds
@@ -24,8 +25,12 @@ console = Console(stderr=True)
 DAY = 24 * 3600.0  # seconds
 
 
-def set_up_logging() -> None:
-    """Log to the console: above the bars on a terminal, otherwise plain lines with the time."""
+def set_up_logging(log_format: str = "text") -> None:
+    """Log to the console: `json`, or text: above the bars on a terminal, otherwise plain lines with the time."""
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    if log_format == "json":
+        log_as_json()
+        return
     if console.is_terminal:
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
         handler.setFormatter(logging.Formatter("%(message)s"))
@@ -33,17 +38,16 @@ def set_up_logging() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("pipeline").setLevel(logging.INFO)
 
 
 class Bars(Progress):
-    """The display; off a terminal it draws nothing."""
+    """The display; off a terminal, and with a log as JSON, it draws nothing."""
 
     def __init__(self) -> None:
         texts = TextColumn("{task.description}"), TextColumn("{task.fields[numbers]}")
         super().__init__(
             texts[0], BarColumn(), TaskProgressColumn(), texts[1], TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
+            console=console, transient=True, disable=not console.is_terminal or is_json(),
             speed_estimate_period=DAY,  # an epoch can take longer than rich's 30 s
         )  # fmt: skip
 

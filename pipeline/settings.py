@@ -65,6 +65,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("mnist_dir"),
         description="Directory that holds `MNIST/raw/…`; if set, nothing is downloaded.",
     )
+    log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one JSON object per event.")
     tracking_timeout: float = Field(
         30.0, ge=0, description="Seconds to wait at the start for the MLflow server at MLFLOW_TRACKING_URI."
     )

@@ -17,10 +17,12 @@ from urllib.parse import urlsplit
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.utils.logging_utils import disable_logging
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline import PipelineError
+from pipeline.logs import is_json
 from pipeline.tracking.location import EXPERIMENT, follow
 from pipeline.tracking.turns import turn
 
@@ -57,6 +59,9 @@ def connect(state_dir: Path, timeout: float) -> None:
         TrackingError: the server did not answer in time, or refuses.
         MovedError: the embedded store was moved without its artifacts.
     """
+    if is_json():
+        # Lines that MLflow prints; those that it logs reach the root logger.
+        disable_logging()  # type: ignore[no-untyped-call]
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name, value in BOUNDS.items():
