@@ -70,16 +70,6 @@ class Settings(BaseSettings):
         30.0, ge=0, description="Seconds to wait at the start for the MLflow server at MLFLOW_TRACKING_URI."
     )
 
-
-class DeliverySettings(Settings):
-    """Reports to MLflow."""
-
-    tracking_patience: float = Field(
-        300.0,
-        ge=0,
-        description="Seconds without an answer after which a command stops waiting for MLflow at its end, with code 3.",
-    )
-
     @classmethod
     def settings_customise_sources(
         cls,
@@ -94,6 +84,16 @@ class DeliverySettings(Settings):
         names = {"from", *(variable(field).lower() for field in FLAGS_ONLY)}
         env_settings.env_vars = {name: text for name, text in env_settings.env_vars.items() if name not in names}
         return init_settings, env_settings
+
+
+class DeliverySettings(Settings):
+    """Reports to MLflow."""
+
+    tracking_patience: float = Field(
+        300.0,
+        ge=0,
+        description="Seconds without an answer after which a command stops waiting for MLflow at its end, with code 3.",
+    )
 
 
 class DataSettings(Settings):

@@ -59,9 +59,7 @@ def connect(state_dir: Path, timeout: float) -> None:
         TrackingError: the server did not answer in time, or refuses.
         MovedError: the embedded store was moved without its artifacts.
     """
-    if is_json():
-        # Lines that MLflow prints; those that it logs reach the root logger.
-        disable_logging()  # type: ignore[no-untyped-call]
+    silence()
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name, value in BOUNDS.items():
@@ -87,6 +85,12 @@ def connect(state_dir: Path, timeout: float) -> None:
         _wait(uri, timeout)
     mlflow.set_experiment(EXPERIMENT)
     log.info("Tracking: %s, experiment %s.", redacted(mlflow.get_tracking_uri()), EXPERIMENT)
+
+
+def silence() -> None:
+    """Keep MLflow from printing lines of its own between those in JSON; some of its functions end the silence."""
+    if is_json():
+        disable_logging()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline import PipelineError
 from pipeline.export import ParityError, check_contract
-from pipeline.tracking.connection import once
+from pipeline.tracking.connection import once, silence
 from pipeline.tracking.descriptions import MODEL_DESCRIPTION, describe_version
 from pipeline.training.fingerprint import PACKAGES, versions
 
@@ -76,6 +76,7 @@ def register(file: Path, example: NDArray[np.uint8], run_id: str | None = None) 
     )
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key in KEPT}
     kept[CHECKSUM] = hashlib.sha256(file.read_bytes()).hexdigest()
+    silence()
     with once():
         version = _version(mlflow.register_model(logged.model_uri, MODEL, tags=kept))
     if run_id:
