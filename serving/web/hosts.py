@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.errors import RequestError
 
 ANY = "*"
+MOST_ACCEPTED = 64  # values of `Host` that are remembered
 # The kubelet and Prometheus come by address.
 EXEMPT = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
@@ -29,6 +30,7 @@ class Hosts:
     def __init__(self, names: Collection[str]) -> None:
         self._any = ANY in names
         self._names = frozenset(name.encode() for name in names)
+        self._accepted: set[bytes] = set()  # values as they came, with their ports: most clients send the same one
 
     def check(self, scope: Scope) -> None:
         """Check the host of a request over HTTP.
@@ -36,15 +38,23 @@ class Hosts:
         Raises:
             RequestError: 400 more than one `Host`, or none except with HTTP/1.0; 421 a host that is not allowed.
         """
+        host, hosts = b"", 0
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+                hosts += 1
+        if hosts == 1 and host in self._accepted:
+            return
         if scope["path"] in EXEMPT:
             return
-        found = [value for name, value in scope["headers"] if name == b"host"]
-        if len(found) == 1:
-            if not self._any and host_name(found[0]) not in self._names:
-                host = found[0].decode("latin-1")[:80]
-                raise RequestError(421, f"the host {host} is not allowed; SERVING_ALLOWED_HOSTS names those that are.")
-        elif found or scope["http_version"] != "1.0":
-            raise RequestError(400, f"the request has {len(found)} headers Host, expected one.")
+        if hosts == 1:
+            if not self._any and host_name(host) not in self._names:
+                name = host.decode("latin-1")[:80]
+                raise RequestError(421, f"the host {name} is not allowed; SERVING_ALLOWED_HOSTS names those that are.")
+            if len(self._accepted) < MOST_ACCEPTED:
+                self._accepted.add(host)
+        elif hosts or scope["http_version"] != "1.0":
+            raise RequestError(400, f"the request has {hosts} headers Host, expected one.")
 
 
 def host_name(host: bytes) -> bytes:

@@ -132,20 +132,7 @@ class ShortPath:
 
     async def _read(self, reader: Reader, accepted: tuple[bytes, ...], scope: Scope, receive: Receive) -> Answer:
         """Check the headers, read the body and compute the answer; the first type is assumed if none is sent."""
-        content_type, length = accepted[0], 0
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                content_type = value
-            elif name == b"content-length":
-                length = int(value)
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                sentence = f"Content-Encoding {_text(value)} is not supported; send the body uncompressed."
-                raise RequestError(415, sentence)
-        media_type = content_type.split(b";")[0].strip().lower()
-        if media_type not in accepted:
-            types = " or ".join(map(_text, accepted))
-            sentence = f"{scope['path']} accepts {types}, but the content type is {_text(content_type)}."
-            raise RequestError(415, sentence)
+        media_type, content_type, length = _read_head(scope, accepted)
         self._bodies.check_length(length)
         if self._store.current is None:
             raise self._no_model()
@@ -153,7 +140,14 @@ class ShortPath:
             raise self._overloaded()
         body = await self._bodies.read(receive)
         try:
-            return await reader(scope, await self._decode(scope, media_type, body, content_type))
+            if len(body) <= (INLINE_FORM_BYTES if media_type == FORM else INLINE_BYTES):
+                found = self._images_or_pictures(media_type, body, content_type)
+            else:
+                read = partial(self._images_or_pictures, media_type, body, content_type)
+                found = await self._lanes.read(len(body), partial(_if_connected, scope, read))
+            if isinstance(found, Pictures):  # in a thread: a small file may hold a large picture
+                found = await self._lanes.decode(found.seconds, partial(_if_connected, scope, found.decode))
+            return await reader(scope, found)
         except OverloadedError:
             raise self._overloaded() from None
         except NoModelError:
@@ -183,15 +177,6 @@ class ShortPath:
     async def _render_metrics(self, _scope: Scope, _receive: Receive) -> Answer:
         self._metrics.write()
         return Answer(await asyncio.to_thread(self._metrics.render), content_type=PROMETHEUS)
-
-    async def _decode(self, scope: Scope, media_type: bytes, body: bytes, content_type: bytes) -> Images:
-        """Decode a body, on the event loop if that is fast; pictures in a thread: a small file may hold a large one."""
-        inline = len(body) <= (INLINE_FORM_BYTES if media_type == FORM else INLINE_BYTES)
-        read = partial(self._images_or_pictures, media_type, body, content_type)
-        found = read() if inline else await self._lanes.read(len(body), partial(_if_connected, scope, read))
-        if not isinstance(found, Pictures):
-            return found
-        return await self._lanes.decode(found.seconds, partial(_if_connected, scope, found.decode))
 
     def _images_or_pictures(self, media_type: bytes, body: bytes, content_type: bytes) -> Images | Pictures:
         most = self._settings.max_images
@@ -242,6 +227,25 @@ class ShortPath:
 
     def _no_model(self) -> RequestError:
         return RequestError(503, f"no model is in service: {self._store.problem}", RETRY_NO_MODEL, reason=NO_MODEL)
+
+
+def _read_head(scope: Scope, accepted: tuple[bytes, ...]) -> tuple[bytes, bytes, int]:
+    """Return the media type, the whole content type and the length of the body, 0 if it is not known."""
+    content_type, length = accepted[0], 0
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            sentence = f"Content-Encoding {_text(value)} is not supported; send the body uncompressed."
+            raise RequestError(415, sentence)
+    media_type = content_type.split(b";")[0].strip().lower()
+    if media_type not in accepted:
+        types = " or ".join(map(_text, accepted))
+        sentence = f"{scope['path']} accepts {types}, but the content type is {_text(content_type)}."
+        raise RequestError(415, sentence)
+    return media_type, content_type, length
 
 
 def _if_connected(scope: Scope, work: Callable[[], Result]) -> Result:
