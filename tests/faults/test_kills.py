@@ -18,9 +18,9 @@ from tests.processes import ROOT
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
-KILLS = {"train": 6, "compare": 2, "promote": 8, "rollback": 8}
+KILLS = {"train": 6, "compare": 2, "publish": 4, "promote": 8, "rollback": 8}
 if SIZE == "full":
-    KILLS = {"train": 40, "compare": 15, "promote": 30, "rollback": 30}
+    KILLS = {"train": 40, "compare": 15, "publish": 15, "promote": 30, "rollback": 30}
 KILLED = -9
 GATE = ["--data", "tenth", "--significance", "0.000001", "--minimum-accuracy"]
 TRAIN = ["train", "--recipe", "dense", *GATE, "0.5"]
@@ -119,6 +119,21 @@ def test_compare(zygote: Zygote, store: Store, chance: random.Random, count: Cal
         assert len(tables) == seeds - 2
         assert all(table.exists() for table in tables), kill
     count("compare killed and repeated", killed, 2 * KILLS["compare"])
+
+
+def test_publish(zygote: Zygote, store: Store, chance: random.Random, count: Callable[..., None]) -> None:
+    started = time.monotonic()
+    calls = zygote.finish(store.state, *TRAIN, "--seed", "9")["calls"]
+    seconds, killed = time.monotonic() - started, 0
+    for seed, kill in enumerate(plan(chance, KILLS["publish"], calls, seconds), start=10):
+        zygote.run(store.state, *TRAIN, "--seed", str(seed), **kill)  # leaves reports
+        first = {"call": chance.randrange(1, 9), "moment": chance.choice(["before", "after"])}
+        killed += zygote.run(store.state, "publish", *GATE, "0.5", **first)["code"] == KILLED
+        zygote.finish(store.state, "publish", *GATE, "0.5")
+        zygote.finish(store.state, *TRAIN, "--seed", str(seed))
+        store.check()
+        assert store.aliases() == {"champion": seed - 6, "previous": seed - 7}, kill
+    count("publish killed and repeated", killed, 4 * KILLS["publish"])
 
 
 def test_promote(zygote: Zygote, store: Store, chance: random.Random, count: Callable[..., None]) -> None:
