@@ -2,11 +2,12 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
@@ -22,6 +23,8 @@ from tests.serving.conftest import (  # noqa: F401
     swap,
     variant,
 )
+
+from .server import Server
 
 SEED = os.environ.get("FAULT_SEED") or f"{datetime.now(UTC):%Y%m%d}"
 SIZE = os.environ.get("FAULTS") or "full"
@@ -65,6 +68,21 @@ def read(model_file: Path, test_digits: tuple[np.ndarray, np.ndarray]) -> list[i
     """The digits that the model reads on the test images."""
     digits: list[int] = Model.load(model_file).predict(test_digits[0]).argmax(1).tolist()
     return digits
+
+
+@pytest.fixture
+def server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
+    """A server with an empty store, which MLflow's client asks in this process as well."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    server = Server(folder)
+    server.start()
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server.url)
+    yield server
+    mlflow.set_tracking_uri(before)
+    server.close()
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import mlflow
 import onnx
 import psutil
 import pytest
@@ -16,56 +15,14 @@ from mlflow import MlflowClient
 
 from pipeline.tracking import registry
 from tests.faults.conftest import SEED
+from tests.faults.server import Server
 from tests.pipeline.recorded import runs
-from tests.processes import free_port, mlflow_server, running, wait_until
+from tests.processes import running, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 GATE = ["--data", "tenth", "--minimum-accuracy", "0.5"]
 TRAIN = ["train", *GATE, "--recipe", "dense"]
-
-
-class Server:
-    """An MLflow server that can be killed, paused and started again on the same port."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, free_port()
-        self._started = ExitStack()
-        self.url = f"http://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        self._started.enter_context(mlflow_server(self._folder, self._port))
-
-    def _family(self) -> list[psutil.Process]:
-        """The server's processes: those of this process's children that listen on the port, with their own children."""
-        mine = [each for each in psutil.Process().children() if str(self._port) in each.cmdline()]
-        return [each for process in mine for each in (process, *process.children(recursive=True))]
-
-    def signal(self, number: int) -> None:
-        for process in self._family():
-            process.send_signal(number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        self._started.close()
-
-    def close(self) -> None:
-        self.signal(signal.SIGCONT)
-        self._started.close()
-
-
-@pytest.fixture
-def server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
-    server = Server(folder)
-    server.start()
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server.url)
-    yield server
-    mlflow.set_tracking_uri(before)
-    server.close()
 
 
 @contextmanager
@@ -169,3 +126,32 @@ def test_process_that_is_killed_anywhere_leaves_nothing_behind_its_next_command(
         assert not (state / "outbox").exists()
     complete(server, state, log, *TRAIN)
     assert_one_whole_run()
+
+
+def test_trainings_at_once_on_a_server_leave_one_champion_that_passed_the_gate(
+    server: Server, tmp_path: Path, count: Callable[..., None]
+) -> None:
+    """The same training twice and another one, each in its own state folder, as on three machines; then a rollback."""
+    seeds = ("1", "1", "2")
+    logs = [tmp_path / f"log {number}" for number in range(len(seeds))]
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(pipeline(server, tmp_path / f"state {number}", logs[number], *TRAIN, "--seed", seed))
+            for number, seed in enumerate(seeds)
+        ]
+        assert [process.wait(400) for process in started] == [0, 0, 0], [log.read_text() for log in logs]
+    assert [run.info.run_id for run in runs() if run.info.status != "FINISHED"] == []
+    versions = {version.number: version for version in registry.all_versions()}
+    assert len({version.tags["fingerprint"] for version in versions.values()}) == 2
+    champion, previous = registry.by_alias("champion"), registry.by_alias("previous")
+    assert champion
+    promoted = [version.number for version in versions.values() if version.tags["promoted"] == "true"]
+    assert champion.number in promoted
+    if previous:
+        assert previous.number in promoted
+        assert previous.number != champion.number
+        complete(server, tmp_path / "state 0", logs[0], "rollback")
+        after = registry.by_alias("champion")
+        assert after
+        assert after.number == previous.number
+    count("trainings at once on a server", 1, len(seeds))
