@@ -1,6 +1,6 @@
 """Fuzz the decoders: `python -m tests.faults.fuzz [--seconds 60] [--cases 20000] [--seed 1]`.
 
-With atheris installed (`pip install atheris`), coverage guides the mutations; each decoder runs in a process of its
+With atheris installed, coverage guides the mutations; each decoder runs in a process of its
 own for its share of the time. Then, and without atheris, `tests/serving/decoding/test_fuzz.py` runs with hypothesis.
 Prints the number of cases. A failing body stays in build/fuzz, and the exit code is 1.
 """
@@ -64,13 +64,15 @@ def main() -> None:
     if find_spec("atheris"):
         cases = {kind: guided(kind, max(1, chosen.seconds // len(KINDS)), chosen.seed) for kind in KINDS}
         shown = ", ".join(f"{number} {kind}" for kind, number in cases.items())
-        print(f"coverage-guided fuzz cases: {sum(cases.values())} ({shown})", flush=True)
+        print(f"coverage-guided cases: {sum(cases.values())} ({shown})", flush=True)
     else:
         print("atheris is not installed: only hypothesis mutates bodies", flush=True)
-    environment = {**os.environ, "FUZZ_CASES": str(max(1, chosen.cases // len(KINDS)))}
+    each = max(1, chosen.cases // len(KINDS))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "--timeout", "1200"]
     command += [f"--hypothesis-seed={chosen.seed}", "tests/serving/decoding/test_fuzz.py"]
-    raise SystemExit(subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "FUZZ_CASES": str(each)}, check=False)
+    print(f"mutated cases: {len(KINDS) * each}", flush=True)
+    raise SystemExit(done.returncode)
 
 
 if __name__ == "__main__":
