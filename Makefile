@@ -5,6 +5,8 @@ PYTHON ?= python3
 # The package index of torch. The default has the CPU build; empty means the configured index (on Linux: the CUDA build).
 TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
 SERVE_PORT ?= 3000
+# The data set of `make run`: a name, or folder:PATH.
+DATASET ?= $(or $(PIPELINE_DATASET),mnist)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,9 +23,9 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: free-port $(RUNNABLE) ## train unless done before, then serve on http://127.0.0.1:3000; SERVE_PORT=3400 serves there
-	$(BIN)/python -m pipeline train
-	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///$${PIPELINE_STATE_DIR:-var}/mlflow.db} \
+run: free-port $(RUNNABLE) ## train unless done before, then serve on http://127.0.0.1:3000; DATASET=folder:PATH trains on your pictures
+	PIPELINE_DATASET="$(DATASET)" $(BIN)/python -m pipeline train
+	SERVING_MODEL_NAME="$$($(BIN)/python -m pipeline.data.names "$(DATASET)")" MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///$${PIPELINE_STATE_DIR:-var}/mlflow.db} \
 		BENTOML_HOME=$(CURDIR)/var/bentoml BENTOML_DO_NOT_TRACK=True \
 		$(BIN)/bentoml serve serving.service:Digits --host 127.0.0.1 --port $(SERVE_PORT)
 

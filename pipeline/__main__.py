@@ -14,6 +14,7 @@ from pipeline.settings import (
     BackupSettings,
     CompareSettings,
     ExportSettings,
+    ModelSettings,
     PromoteSettings,
     PublishSettings,
     RestoreSettings,
@@ -37,7 +38,7 @@ COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "promote": (PromoteSettings, "judge a version by the gate, and make it champion if it passes"),
     "publish": (PublishSettings, "deliver the reports that MLflow has yet to receive, and judge their versions"),
     "rollback": (RollbackSettings, "swap champion and previous; run again to undo"),
-    "status": (Settings, "list the versions: aliases, accuracy, verdict of the gate"),
+    "status": (ModelSettings, "list the versions: aliases, accuracy, verdict of the gate"),
     "backup": (BackupSettings, "write runs, models and checkpoints to one archive, while others may write"),
     "restore": (RestoreSettings, "put back runs, models and checkpoints from an archive of `backup`"),
 }

@@ -13,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import flow, promotion
-from pipeline.data import mnist
+from pipeline.data import named
 from pipeline.data.dataset import DataSet
+from pipeline.data.names import folder_of, model_of, name_of
+from pipeline.data.pictures import folder
 from pipeline.experiments import table
 from pipeline.experiments.compare import compare as carry_out
 from pipeline.promotion import Gate
@@ -24,11 +26,11 @@ from pipeline.settings import (
     DataSettings,
     ExportSettings,
     GateSettings,
+    ModelSettings,
     PromoteSettings,
     PublishSettings,
     RollbackSettings,
     RunSettings,
-    Settings,
     TrainSettings,
 )
 from pipeline.tracking import outbox, registry, runs
@@ -47,6 +49,7 @@ def train(settings: TrainSettings) -> None:
     """Train a recipe, export and prove the model, and promote it if it passes the gate."""
     dataset, device = _prepare(settings)
     run = Run(find(settings.recipe), settings.seed, dataset, device)
+    model = model_of(dataset.task.dataset)
     with turn(settings.state_dir, "training"):
         if deliver_left(settings.state_dir, settings.tracking_patience):
             _judge_waiting(settings, dataset)
@@ -65,12 +68,12 @@ def train(settings: TrainSettings) -> None:
 
     def decide() -> None:
         with turn(settings.state_dir, "aliases"):
-            promotion.finish()
-            version = registry.get(number)
+            promotion.finish(model)
+            version = registry.get(number, model)
             # A recorded verdict stands, or a rollback would not last; without a champion another minimum may let it
             # pass.
-            if not promotion.is_judged(version) or registry.by_alias(CHAMPION) is None:
-                promotion.consider(version, dataset.validation, _gate(settings))
+            if not promotion.is_judged(version) or registry.by_alias(CHAMPION, model) is None:
+                promotion.consider(version, dataset.validation, _gate(settings, dataset))
         log.info("Runs: %s", describe_experiment())
         promotion.require_champion(version)
 
@@ -110,7 +113,8 @@ def publish(settings: PublishSettings) -> None:
 def export(settings: ExportSettings) -> None:
     """Write the champion, or another version, to a file that can be served without MLflow."""
     connect(settings.state_dir, settings.tracking_timeout)
-    version = registry.get(settings.version) if settings.version else registry.by_alias(CHAMPION)
+    model = _model(settings)
+    version = registry.get(settings.version, model) if settings.version else registry.by_alias(CHAMPION, model)
     if version is None:
         raise RegistryError("There is no champion to export: run `python -m pipeline train`, or name a --version.")
     with tempfile.TemporaryDirectory() as folder:
@@ -140,18 +144,20 @@ def export(settings: ExportSettings) -> None:
 def promote(settings: PromoteSettings) -> None:
     """Judge a version by the gate, and make it champion if it passes. It replaces a champion whose file is damaged."""
     connect(settings.state_dir, settings.tracking_timeout)
-    newest = registry.all_versions()[:1]
+    model = _model(settings)
+    newest = registry.all_versions(model)[:1]
     if not newest:
-        raise RegistryError("There is no version to promote: run `python -m pipeline train` first.")
-    version = registry.get(settings.version) if settings.version else newest[0]
+        raise RegistryError(f"There is no version of {model} to promote: run `python -m pipeline train` first.")
+    version = registry.get(settings.version, model) if settings.version else newest[0]
     with turn(settings.state_dir, "aliases"):
-        promotion.finish()
-        champion = registry.by_alias(CHAMPION)
+        promotion.finish(model)
+        champion = registry.by_alias(CHAMPION, model)
         if champion and champion.number == version.number:
             log.info("Version %s is already champion.", version.number)
             return
-        log.info("Judging version %s on the validation digits.", version.number)
-        verdict = promotion.consider(version, _load(settings).validation, _gate(settings), replace_damaged=True)
+        dataset = _load(settings)
+        log.info("Judging version %s on the validation pictures.", version.number)
+        verdict = promotion.consider(version, dataset.validation, _gate(settings, dataset), explicit=True)
     if not verdict.promoted:
         raise RegistryError(f"Version {version.number} did not pass the gate.")
 
@@ -160,23 +166,24 @@ def rollback(settings: RollbackSettings) -> None:
     """Serve the previous champion again."""
     connect(settings.state_dir, settings.tracking_timeout)
     with turn(settings.state_dir, "aliases"):
-        champion, former = promotion.rollback(settings.yes)
+        champion, former = promotion.rollback(_model(settings), settings.yes)
     before = f"version {former.number} is previous" if former else "there is no version before it"
     log.info("Version %s is champion again; %s.", champion.number, before)
 
 
-def status(settings: Settings) -> None:
+def status(settings: ModelSettings) -> None:
     """List the versions: aliases, accuracy, and the gate's verdict."""
     connect(settings.state_dir, settings.tracking_timeout)
-    aliases = {alias: registry.by_alias(alias) for alias in (CHAMPION, PREVIOUS)}
-    listed = Table(title=f"Registered model {registry.MODEL}")
-    for heading in ("version", "alias", "recipe", "data", "validation", "test", "verdict"):
+    model = _model(settings)
+    aliases = {alias: registry.by_alias(alias, model) for alias in (CHAMPION, PREVIOUS)}
+    listed = Table(title=f"Registered model {escape(model)}")
+    for heading in ("version", "alias", "recipe", "subset", "validation", "test", "verdict"):
         listed.add_column(heading, overflow="fold")
-    for version in registry.all_versions():
+    for version in registry.all_versions(model):
         names = [alias for alias, at in aliases.items() if at and at.number == version.number]
         tags = version.tags
         listed.add_row(
-            str(version.number), ", ".join(names), escape(tags.get("recipe", "")), escape(tags.get("data", "")),
+            str(version.number), ", ".join(names), escape(tags.get("recipe", "")), escape(version.subset),
             *(_percent(tags.get(key, "")) for key in ("validation_accuracy", "test_accuracy")),
             escape(tags.get("verdict", "not judged")),
         )  # fmt: skip
@@ -195,7 +202,17 @@ def _prepare(settings: RunSettings) -> tuple[DataSet, torch.device]:
 
 
 def _load(settings: DataSettings) -> DataSet:
-    return mnist.load(settings.data, settings.mnist_dir, settings.state_dir / "data")
+    """Load the pictures that the settings name; raises `DataError` if they cannot be used."""
+    pictures, kept = folder_of(settings.dataset), settings.state_dir / "data"
+    if pictures is None:
+        return named.load(settings.dataset, settings.subset, settings.dataset_dir, settings.mnist_dir, kept)
+    preparation = {"name": "stroke"} if settings.preparation == "stroke" else {"name": "fit", "background": "edge"}
+    return folder.load(pictures, settings.size, preparation, kept, settings.flip)
+
+
+def _model(settings: ModelSettings) -> str:
+    """The registered model of the settings' data set."""
+    return model_of(name_of(settings.dataset))
 
 
 def _percent(number: str) -> str:
@@ -208,16 +225,19 @@ def _percent(number: str) -> str:
 def _judge_waiting(settings: GateSettings, dataset: DataSet | None) -> list[Version]:
     """Judge the versions without a verdict that are newer than the champion, the oldest first."""
     with turn(settings.state_dir, "aliases"):
-        promotion.finish()
-        champion = registry.by_alias(CHAMPION)
+        model = _model(settings)
+        promotion.finish(model)
+        champion = registry.by_alias(CHAMPION, model)
         newest = champion.number if champion else 0
-        waiting = [each for each in registry.all_versions() if each.number > newest and not promotion.is_judged(each)]
+        versions = registry.all_versions(model)
+        waiting = [each for each in versions if each.number > newest and not promotion.is_judged(each)]
         if waiting:
-            validation = (dataset or _load(settings)).validation
+            dataset = dataset or _load(settings)
             for version in reversed(waiting):
-                promotion.consider(version, validation, _gate(settings))
+                promotion.consider(version, dataset.validation, _gate(settings, dataset))
     return waiting
 
 
-def _gate(settings: GateSettings) -> Gate:
-    return Gate(settings.minimum_accuracy, settings.significance)
+def _gate(settings: GateSettings, dataset: DataSet) -> Gate:
+    minimum = dataset.minimum_accuracy if settings.minimum_accuracy is None else settings.minimum_accuracy
+    return Gate(minimum, settings.significance)

@@ -1,4 +1,4 @@
-"""Evaluation: logits of a network over a set of digits, and the metrics computed from them."""
+"""Evaluation: logits of a network over a set of samples, and the metrics computed from them."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data.dataset import Digits
+from pipeline.data.dataset import Samples
 from pipeline.networks import Network, normalise
 
 BATCH = 500
@@ -14,13 +14,13 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of a network: `logits` float32 [n, 10] and the true `labels` int64 [n], both on the CPU."""
+    """Predictions of a network: `logits` float32 [n, classes] and the true `labels` int64 [n], both on the CPU."""
 
     logits: Tensor
     labels: Tensor
 
     def probabilities(self, temperature: float = 1.0) -> Tensor:
-        """Compute float32 [n, 10]; a temperature above 1 lowers the confidence."""
+        """Compute float32 [n, classes]; a temperature above 1 lowers the confidence."""
         return functional.softmax(self.logits / temperature, dim=1)
 
     def right(self) -> Tensor:
@@ -36,9 +36,10 @@ class Evaluation:
         return functional.cross_entropy(self.logits / temperature, self.labels).item()
 
     def confusion(self) -> Tensor:
-        """Count the predictions (columns) of each true digit (rows), int64 [10, 10]."""
-        pairs = self.labels * 10 + self.logits.argmax(dim=1)
-        return torch.bincount(pairs, minlength=100).reshape(10, 10)
+        """Count the predictions (columns) of each true class (rows), int64 [classes, classes]."""
+        classes = self.logits.shape[1]
+        pairs = self.labels * classes + self.logits.argmax(dim=1)
+        return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
     def reliability(self, temperature: float = 1.0, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
         """Compute count, mean confidence and accuracy of the predictions in equal bins of confidence.
@@ -65,18 +66,18 @@ class Evaluation:
         return float((counts * (accuracy - confidence).abs()).sum() / counts.sum())
 
 
-def evaluate(network: Network, digits: Digits) -> Evaluation:
-    """Run a network over all digits, on the device that holds both."""
+def evaluate(network: Network, samples: Samples) -> Evaluation:
+    """Run a network over all samples, on the device that holds both."""
     was_training = network.training
     network.eval()
     with torch.inference_mode():
         logits = [
-            network(normalise(images).contiguous(memory_format=torch.channels_last))
-            for images in digits.images.split(BATCH)
+            network(normalise(images, network.task).contiguous(memory_format=torch.channels_last))
+            for images in samples.images.split(BATCH)
         ]
     network.train(was_training)
     # clone: a tensor made in inference mode cannot enter a later gradient
-    return Evaluation(torch.cat(logits).float().cpu().clone(), digits.labels.cpu())
+    return Evaluation(torch.cat(logits).float().cpu().clone(), samples.labels.cpu())
 
 
 def fit_temperature(validation: Evaluation) -> float:

@@ -5,6 +5,7 @@ whose probabilities differ from PyTorch's.
 """
 
 import base64
+import json
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,13 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline import PipelineError
-from pipeline.data.dataset import Digits
-from pipeline.networks import MEAN, STANDARD_DEVIATION, Network, count_parameters, normalise
+from pipeline.data.dataset import Samples, Task
+from pipeline.networks import Network, count_parameters, normalise
 
-CONTRACT = "1"
+CONTRACT = "2"
 BATCH_SIZES = (1, 2, 7, 128)
 TOLERANCE = 1e-4
 GOLDEN_PER_CLASS = 2
+
+Form = tuple[tuple[str, ...], tuple[int, ...]]  # names of the classes, and the shape of one picture
 
 
 class ParityError(PipelineError):
@@ -46,8 +49,15 @@ class ExportedNetwork(nn.Module):
         self.temperature = temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map pictures, uint8 [n, 28, 28], to probabilities, float32 [n, 10], and feature maps per convolution."""
-        logits, maps = self.network.examine(normalise(images))
+        """Map pictures to probabilities and feature maps.
+
+        Args:
+            images: uint8 [n, height, width] or [n, height, width, 3].
+
+        Returns:
+            float32 [n, classes], and of each convolution its feature maps.
+        """
+        logits, maps = self.network.examine(normalise(images, self.network.task))
         return functional.softmax(logits / self.temperature, dim=1), *maps
 
 
@@ -55,8 +65,8 @@ def export(
     network: Network,
     temperature: float,
     metadata: dict[str, str],
-    golden: Digits,
-    checked: Sequence[Digits],
+    golden: Samples,
+    checked: Sequence[Samples],
     to: Path,
 ) -> None:
     """Write the network to one ONNX file and verify it.
@@ -65,8 +75,8 @@ def export(
         network: in evaluation mode, on the CPU.
         temperature: see `ExportedNetwork`.
         metadata: copied into the file, in addition to the network's own entries.
-        golden: digits stored in the file with their probabilities, for a check on loading.
-        checked: digits on which ONNX Runtime and PyTorch must agree.
+        golden: samples stored in the file with their probabilities, for a check on loading.
+        checked: samples on which ONNX Runtime and PyTorch must agree.
         to: the file to write.
 
     Raises:
@@ -97,8 +107,7 @@ def export(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "network": type(network).__name__,
             "parameters": str(count_parameters(network)),
-            "mean": str(MEAN),
-            "std": str(STANDARD_DEVIATION),
+            **_of_task(network.task),
             "temperature": repr(temperature),
             "golden_images": base64.b64encode(golden.images.numpy().tobytes()).decode(),
             "golden_probabilities": base64.b64encode(outputs[0].numpy().astype("<f4").tobytes()).decode(),
@@ -107,21 +116,50 @@ def export(
     to.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, to)  # one file: the weights are far below protobuf's limit of 2 GB
     try:
-        check_contract(to)
+        check_contract(to, network.task)
         check_parity(exported, to, checked)
     except ParityError:
         to.unlink()
         raise
 
 
-def choose_golden(digits: Digits) -> Digits:
-    """Choose the first `GOLDEN_PER_CLASS` digits of each class."""
-    chosen = torch.cat([(digits.labels == digit).nonzero()[:GOLDEN_PER_CLASS, 0] for digit in range(10)])
-    return Digits(digits.images[chosen], digits.labels[chosen])
+def _of_task(task: Task) -> dict[str, str]:
+    """The task as metadata; numbers and lists as JSON."""
+    mean, deviation = (of[0] if task.channels == 1 else list(of) for of in (task.mean, task.deviation))
+    values = {
+        "classes": list(task.classes),
+        "height": task.height,
+        "width": task.width,
+        "channels": task.channels,
+        "preparation": task.preparation,
+        "mean": mean,
+        "std": deviation,
+    }
+    return {"dataset": task.dataset} | {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
-def check_contract(file: Path) -> None:
+def read_form(file: Path) -> Form:
+    """Read the names of the classes, and the shape of one picture, from the metadata of an exported file."""
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    if "classes" not in metadata:  # contract 1 had MNIST alone
+        return tuple("0123456789"), (28, 28)
+    height, width, channels = (int(metadata[name]) for name in ("height", "width", "channels"))
+    return tuple(json.loads(metadata["classes"])), (height, width) if channels == 1 else (height, width, channels)
+
+
+def choose_golden(samples: Samples) -> Samples:
+    """Choose the first `GOLDEN_PER_CLASS` samples of each class."""
+    labels = samples.labels
+    chosen = torch.cat([(labels == label).nonzero()[:GOLDEN_PER_CLASS, 0] for label in labels.unique()])
+    return Samples(samples.images[chosen], labels[chosen])
+
+
+def check_contract(file: Path, task: Task | None = None) -> None:
     """Check that a file is valid ONNX with the contract's input and output.
+
+    Args:
+        file: an ONNX file.
+        task: whose shapes the file must have; by default those that its own metadata name.
 
     Raises:
         ParityError: the file is not valid or breaks the contract.
@@ -129,11 +167,12 @@ def check_contract(file: Path) -> None:
     try:
         onnx.checker.check_model(file, full_check=True)
         graph = onnx.load(file).graph
+        classes, shape = (task.classes, task.shape) if task else read_form(file)
     except Exception as error:  # checker, protobuf and shape inference raise different errors
         raise ParityError(f"{file} is not valid ONNX: {error}") from error
     contract = [
-        (graph.input[0], "images", onnx.TensorProto.UINT8, [28, 28]),
-        (graph.output[0], "probabilities", onnx.TensorProto.FLOAT, [10]),
+        (graph.input[0], "images", onnx.TensorProto.UINT8, list(shape)),
+        (graph.output[0], "probabilities", onnx.TensorProto.FLOAT, [len(classes)]),
     ]
     for value, name, element, sizes in contract:
         tensor = value.type.tensor_type
@@ -144,28 +183,28 @@ def check_contract(file: Path) -> None:
             raise ParityError(f"{file} breaks the contract: the batch of `{name}` is fixed at {batch.dim_value}.")
 
 
-def check_parity(exported: ExportedNetwork, file: Path, checked: Sequence[Digits]) -> None:
-    """Check that ONNX Runtime reproduces PyTorch over all digits, at each of `BATCH_SIZES`.
+def check_parity(exported: ExportedNetwork, file: Path, checked: Sequence[Samples]) -> None:
+    """Check that ONNX Runtime reproduces PyTorch over all samples, at each of `BATCH_SIZES`.
 
     Raises:
         ParityError: a label differs, or a probability by more than `TOLERANCE`.
     """
-    for digits in checked:
+    for samples in checked:
         with torch.inference_mode():
-            expected = torch.cat([exported(images)[0] for images in digits.images.split(500)]).numpy()
+            expected = torch.cat([exported(images)[0] for images in samples.images.split(500)]).numpy()
         for batch_size in BATCH_SIZES:
-            probabilities = predict(file, digits, batch_size)
+            probabilities = predict(file, samples, batch_size)
             gap = float(np.abs(probabilities - expected).max())
             labels = int((probabilities.argmax(axis=1) != expected.argmax(axis=1)).sum())
             if gap > TOLERANCE or labels:
                 raise ParityError(
                     f"{file} differs from the trained network: at batch size {batch_size}, {labels} of "
-                    f"{len(digits)} labels differ, and probabilities by up to {gap:.1e} (allowed: {TOLERANCE})."
+                    f"{len(samples)} labels differ, and probabilities by up to {gap:.1e} (allowed: {TOLERANCE})."
                 )
 
 
-def predict(file: Path, digits: Digits, batch_size: int = 128) -> NDArray[np.float32]:
-    """Compute the probabilities of an exported file, float32 [n, 10]."""
+def predict(file: Path, samples: Samples, batch_size: int = 128) -> NDArray[np.float32]:
+    """Compute the probabilities of an exported file, float32 [n, classes]."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    parts = digits.images.split(batch_size)
+    parts = samples.images.split(batch_size)
     return np.concatenate([session.run(["probabilities"], {"images": part.numpy()})[0] for part in parts])

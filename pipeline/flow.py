@@ -1,4 +1,4 @@
-"""One run, from the digits to a registered version: train, evaluate, draw, export, prove, register."""
+"""One run, from the pictures to a registered version: train, evaluate, draw, export, prove, register."""
 
 import logging
 import tempfile
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import evaluation, export
-from pipeline.data.dataset import Digits
+from pipeline.data.dataset import Samples
 from pipeline.evaluation import Evaluation
 from pipeline.networks import count_macs, count_parameters
 from pipeline.progress import EpochProgress, RunProgress
@@ -36,14 +36,14 @@ class Result:
         trained: the network and its history.
         validation: its answers on the validation split.
         temperature: fitted on the validation split.
-        test_digits: the test split.
+        test_samples: the test split.
         test: its answers on the test split.
     """
 
     trained: Trained
     validation: Evaluation
     temperature: float
-    test_digits: Digits
+    test_samples: Samples
     test: Evaluation
 
 
@@ -65,14 +65,14 @@ def train_and_register(run: Run, settings: RunSettings, delivery: Delivery) -> s
     dense_accuracy = runs.find_dense_accuracy(run.dataset.digest)
     if run.recipe.name != "dense" and dense_accuracy is None:
         log.info("Training the dense network first, as the baseline.")
-        dense_accuracy = measure(replace(run, recipe=RECIPES["dense"]), settings, delivery).metrics["test_accuracy"]
+        dense_accuracy = measure(replace(run, chosen=RECIPES["dense"]), settings, delivery).metrics["test_accuracy"]
     with _tracked(run, settings, delivery) as (active, checkpoint):
         result = _train_and_evaluate(run, active, checkpoint)
         if run.recipe.name != "dense" and dense_accuracy is not None:
             gain = result.test.accuracy() - dense_accuracy
             active.log_metrics({"test_accuracy_over_dense": gain})
             log.info("Improvement over the dense network: %.2f points.", 100 * gain)
-        active.log_predictions(result.test_digits, result.test.probabilities(result.temperature))
+        active.log_predictions(result.test_samples, result.test.probabilities(result.temperature))
         _log_report(run, result, active)
         # Another process may have registered the same training meanwhile.
         _register(run, result, active, None if settings.fresh else run.fingerprint)
@@ -126,8 +126,8 @@ def _train_and_evaluate(
         trained = train(run, [epochs, EpochLogger(active)], checkpoint)
     validation = evaluation.evaluate(trained.network, run.dataset.validation)
     temperature = evaluation.fit_temperature(validation)
-    digits = run.dataset.read_test()  # the only reading, after every choice has been made
-    test = evaluation.evaluate(trained.network, digits)
+    samples = run.dataset.read_test()  # the only reading, after every choice has been made
+    test = evaluation.evaluate(trained.network, samples)
     active.log_metrics(
         {
             "parameters": count_parameters(trained.network),
@@ -144,16 +144,16 @@ def _train_and_evaluate(
         }
     )
     log.info(
-        "%s: test accuracy %.2f %% on %s digits (validation %.2f %%), trained in %.0f s.",
-        run.recipe.name, 100 * test.accuracy(), f"{len(digits):,}", 100 * validation.accuracy(), trained.seconds,
+        "%s: test accuracy %.2f %% on %s pictures (validation %.2f %%), trained in %.0f s.",
+        run.recipe.name, 100 * test.accuracy(), f"{len(samples):,}", 100 * validation.accuracy(), trained.seconds,
     )  # fmt: skip
-    return Result(trained, validation, temperature, digits, test)
+    return Result(trained, validation, temperature, samples, test)
 
 
 def _log_report(run: Run, result: Result, active: ActiveRun) -> None:
     """Log pictures, report and description of a run: last, since they show the metrics logged until then."""
     started = time.perf_counter()
-    pictures = page.draw(run.recipe, result.trained, result.test_digits, result.test, result.temperature)
+    pictures = page.draw(run.recipe, result.trained, result.test_samples, result.test, result.temperature)
     recorded = active.recorded()
     title = f"{recorded.name}: test accuracy {result.test.accuracy():.2%}"
     html = page.write(title, run.recipe.about, recorded.tags.get("warning", ""), page.describe(recorded), pictures)
@@ -171,7 +171,7 @@ def _register(run: Run, result: Result, active: ActiveRun, unless: str | None) -
     metadata = {
         "run_id": active.key,
         "recipe": run.recipe.name,
-        "data": run.dataset.name,
+        "subset": run.dataset.subset,
         "data_source": run.dataset.source,
         "data_digest": run.dataset.digest,
         "code_digest": code_digest(),
@@ -179,9 +179,9 @@ def _register(run: Run, result: Result, active: ActiveRun, unless: str | None) -
         "validation_accuracy": f"{result.validation.accuracy():.6f}",
         "test_accuracy": f"{result.test.accuracy():.6f}",
     }
-    checked = [run.dataset.validation, result.test_digits]
+    checked = [run.dataset.validation, result.test_samples]
     golden = export.choose_golden(run.dataset.validation)
-    log.info("Exporting to ONNX and comparing the file with PyTorch on %s digits.", f"{sum(map(len, checked)):,}")
+    log.info("Exporting to ONNX and comparing the file with PyTorch on %s pictures.", f"{sum(map(len, checked)):,}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         export.export(result.trained.network, result.temperature, metadata, golden, checked, file)

@@ -1,6 +1,6 @@
 """The gate: whether a version becomes champion, the recorded reason, and the rollback.
 
-A version is judged as it will be served: by ONNX Runtime, from the registered file, on the validation digits.
+A version is judged as it will be served: by ONNX Runtime, from the registered file, on the validation split.
 """
 
 import logging
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from pipeline.data.dataset import Digits
-from pipeline.export import predict
+from pipeline.data.dataset import Samples
+from pipeline.data.names import model_of
+from pipeline.export import Form, predict, read_form
 from pipeline.tracking import registry
-from pipeline.tracking.registry import CHAMPION, MODEL, PREVIOUS, DamagedFileError, RegistryError, Version
+from pipeline.tracking.registry import CHAMPION, PREVIOUS, DamagedFileError, RegistryError, Version
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class Gate:
     """The requirements for a champion.
 
     Attributes:
-        minimum_accuracy: share of the validation digits that must be read correctly, 0 to 1.
+        minimum_accuracy: share of the validation split that must be classified correctly, 0 to 1.
         significance: p-value below which a candidate counts as worse than the champion, 0 to 1.
     """
 
@@ -44,25 +45,25 @@ class Verdict:
     reason: str
 
 
-def consider(candidate: Version, validation: Digits, gate: Gate, replace_damaged: bool = False) -> Verdict:
+def consider(candidate: Version, validation: Samples, gate: Gate, explicit: bool = False) -> Verdict:
     """Judge a version against the champion, move the aliases if it passes, and record the verdict in its tags.
 
     Args:
         candidate: the version to judge.
-        validation: the digits that both are judged on.
+        validation: the samples that both are judged on.
         gate: the requirements.
-        replace_damaged: judge by the minimum alone if the champion's file is damaged. The same training, repeated,
-            always may replace its damaged result.
+        explicit: a user named this version. It is judged by the minimum alone if the champion's file is damaged, or
+            if the champion has other classes. The same training, repeated, always may replace its damaged result.
 
     Raises:
         RegistryError: the champion's file is damaged, so that nothing can be compared with it.
     """
     while True:
-        champion = registry.by_alias(CHAMPION)
+        champion = registry.by_alias(CHAMPION, candidate.model)
         if champion and champion.number == candidate.number:
             return Verdict(True, champion.tags.get("verdict", "it is champion already"))
-        verdict, former = _compare(candidate, champion, validation, gate, replace_damaged)
-        now = registry.by_alias(CHAMPION)
+        verdict, former = _compare(candidate, champion, validation, gate, explicit)
+        now = registry.by_alias(CHAMPION, candidate.model)
         if (now and now.number) == (champion and champion.number):
             break
         log.info("The champion has changed meanwhile: judging version %s again.", candidate.number)
@@ -71,24 +72,44 @@ def consider(candidate: Version, validation: Digits, gate: Gate, replace_damaged
 
 
 def _compare(
-    candidate: Version, champion: Version | None, validation: Digits, gate: Gate, replace_damaged: bool
+    candidate: Version, champion: Version | None, validation: Samples, gate: Gate, explicit: bool
 ) -> tuple[Verdict, Version | None]:
     """The verdict, and the version to go back to after a promotion."""
     verdict = may_replace(candidate, champion)
     if verdict:
         return verdict, champion
-    correct = _correct(candidate, validation)
+    if champion and _is_foreign(champion):
+        foreign = f"the champion, version {champion.number}, was trained on {champion.dataset}"
+        return judge(_correct(candidate, validation)[0], None, gate, foreign), None
+    correct, form = _correct(candidate, validation)
     try:
-        return judge(correct, _correct(champion, validation) if champion else None, gate), champion
+        former, former_form = _correct(champion, validation) if champion else (None, form)
     except DamagedFileError as damage:
         assert champion
-        if not replace_damaged and champion.tags.get("fingerprint") != candidate.tags.get("fingerprint", ""):
+        if not explicit and champion.tags.get("fingerprint") != candidate.tags.get("fingerprint", ""):
             raise RegistryError(
                 f"Version {candidate.number} cannot be compared with the champion, because {damage.what}: "
                 f"go back by `rollback`, or replace it by `promote --version {candidate.number}`."
             ) from damage
         verdict = judge(correct, None, gate, f"{damage.what}, so it could not be compared with the champion")
-        return verdict, registry.by_alias(PREVIOUS)  # a damaged version is nothing to go back to
+        # A damaged version is nothing to go back to.
+        return verdict, registry.by_alias(PREVIOUS, candidate.model)
+    if former_form == form:
+        verdict = judge(correct, former, gate)
+    elif explicit:
+        verdict = judge(correct, None, gate, "the champion has other classes or pictures of another size")
+    else:
+        verdict = Verdict(
+            False,
+            "its classes or the size of its pictures are not those of the champion; "
+            f"`promote --version {candidate.number}` replaces the champion all the same",
+        )
+    return verdict, champion
+
+
+def _is_foreign(version: Version) -> bool:
+    """Whether a version was trained on another data set than that of its registered model."""
+    return model_of(version.dataset) != version.model
 
 
 def judge(
@@ -99,15 +120,15 @@ def judge(
 ) -> Verdict:
     """Compare a candidate with the minimum and with the champion.
 
-    The candidate must reach the minimum and must not lose to the champion. It loses if, among the digits that exactly
-    one of the two reads correctly, its share is so small that an equally good model would do as badly with a
+    The candidate must reach the minimum and must not lose to the champion. It loses if, among the samples that exactly
+    one of the two classifies correctly, its share is so small that an equally good model would do as badly with a
     probability below `gate.significance`.
     Source: McNemar, "Note on the sampling error of the difference between correlated proportions" (1947), in its
     exact, one-sided form.
 
     Args:
-        correct: which validation digits the candidate reads correctly, bool [n].
-        champion_correct: the same for the champion, on the same digits; None if there is no champion.
+        correct: which validation samples the candidate classifies correctly, bool [n].
+        champion_correct: the same for the champion, on the same samples; None if there is no champion.
         gate: the requirements.
         unrivalled: why there is no champion to compare with, as a clause.
     """
@@ -115,14 +136,15 @@ def judge(
     if accuracy < gate.minimum_accuracy:
         return Verdict(
             False,
-            f"it reads {accuracy:.2%} of the validation digits correctly, and {gate.minimum_accuracy:.2%} are required",
+            f"it classifies {accuracy:.2%} of the validation pictures correctly, and {gate.minimum_accuracy:.2%} are "
+            "required",
         )
     if champion_correct is None:
-        return Verdict(True, f"it reads {accuracy:.2%} of the validation digits correctly, and {unrivalled}")
+        return Verdict(True, f"it classifies {accuracy:.2%} of the validation pictures correctly, and {unrivalled}")
     won, lost = int((correct & ~champion_correct).sum()), int((champion_correct & ~correct).sum())
     p = binomtest(won, won + lost, alternative="less").pvalue if won + lost else 1.0
     compared = (
-        f"{accuracy:.2%} against the champion's {champion_correct.mean():.2%} of the validation digits "
+        f"{accuracy:.2%} against the champion's {champion_correct.mean():.2%} of the validation pictures "
         f"({won} won, {lost} lost, p = {p:.3f})"
     )
     if p < gate.significance:
@@ -131,8 +153,10 @@ def judge(
 
 
 def may_replace(candidate: Version, champion: Version | None) -> Verdict | None:
-    """The verdict that needs no digits: a model of the subset never replaces one of the full set."""
-    if champion and champion.tags.get("data") == "full" and candidate.tags.get("data") == "tenth":
+    """The verdict that needs no pictures: a version of another data set, or of a subset, takes nobody's place."""
+    if _is_foreign(candidate):
+        return Verdict(False, f"it was trained on {candidate.dataset}, which is not the data set of {candidate.model}")
+    if champion and champion.subset == "full" and candidate.subset == "tenth" and not _is_foreign(champion):
         return Verdict(False, "it was trained on the bundled tenth, and the champion on the full set")
     return None
 
@@ -148,9 +172,9 @@ def require_champion(considered: Version) -> None:
     Raises:
         RegistryError: there is none, because the gate refused the version under consideration, or its file is damaged.
     """
-    champion = registry.by_alias(CHAMPION)
+    champion = registry.by_alias(CHAMPION, considered.model)
     if champion is None:
-        reason = registry.get(considered.number).tags.get("verdict")
+        reason = registry.get(considered.number, considered.model).tags.get("verdict")
         raise RegistryError(f"There is no champion to serve: version {considered.number} was not promoted: {reason}.")
     try:
         registry.check(champion)
@@ -160,17 +184,19 @@ def require_champion(considered: Version) -> None:
             "`promote --version`, or restore a backup."
         ) from damage
     log.info(
-        "Champion: version %s (%s, %.2f %% on the test digits).",
-        champion.number, champion.tags.get("recipe"), 100 * float(champion.tags.get("test_accuracy", "nan")),
+        "Champion: version %s of %s (%s, %.2f %% of the test pictures).",
+        champion.number, champion.model, champion.tags.get("recipe"),
+        100 * float(champion.tags.get("test_accuracy", "nan")),
     )  # fmt: skip
 
 
-def rollback(confirmed: bool) -> tuple[Version, Version | None]:
+def rollback(model: str, confirmed: bool) -> tuple[Version, Version | None]:
     """Swap `champion` and `previous`; a second rollback undoes the first.
 
     If the champion was deleted, `previous` takes its place. A rollback that was cut off is completed.
 
     Args:
+        model: name of the registered model.
         confirmed: whether a model of the subset may take the place of one of the full set.
 
     Returns:
@@ -179,12 +205,12 @@ def rollback(confirmed: bool) -> tuple[Version, Version | None]:
     Raises:
         RegistryError: there is no previous version, its file is damaged, or it needs confirmation.
     """
-    completed = finish()
-    champion, previous = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
+    completed = finish(model)
+    champion, previous = registry.by_alias(CHAMPION, model), registry.by_alias(PREVIOUS, model)
     if completed and champion:
         return champion, previous
     if previous is None:
-        raise RegistryError(f"{MODEL} has no previous version to go back to; see `python -m pipeline status`.")
+        raise RegistryError(f"{model} has no previous version to go back to; see `python -m pipeline status`.")
     refusal = may_replace(previous, champion)
     if refusal and champion and not confirmed:
         raise RegistryError(
@@ -196,20 +222,20 @@ def rollback(confirmed: bool) -> tuple[Version, Version | None]:
     return previous, champion
 
 
-def finish() -> bool:
+def finish(model: str) -> bool:
     """Complete a promotion or a rollback that was cut off after the champion had changed.
 
     Returns:
         Whether it was a rollback.
     """
-    champion, previous = registry.by_alias(CHAMPION), registry.by_alias(PREVIOUS)
+    champion, previous = registry.by_alias(CHAMPION, model), registry.by_alias(PREVIOUS, model)
     if champion is None:
         return False
     cut_promotion = "verdict" in champion.tags and PROMOTED not in champion.tags
     cut_rollback = previous is not None and previous.number == champion.number
     if not cut_promotion and not cut_rollback:
         return False
-    former = registry.find_number(champion.tags.get(REPLACED, ""))
+    former = registry.find_number(champion.tags.get(REPLACED, ""), model)
     _follow_champion(champion, former)
     if cut_promotion:
         _record_outcome(champion, {PROMOTED: "true"})
@@ -248,16 +274,20 @@ def _enthrone(version: Version, former: Version | None) -> None:
 
 def _follow_champion(champion: Version, former: Version | None) -> None:
     """Make the alias `previous` fit to a new champion: the former one, but never the champion itself."""
-    previous = registry.by_alias(PREVIOUS)
+    previous = registry.by_alias(PREVIOUS, champion.model)
     if former and former.number != champion.number:
         registry.set_alias(PREVIOUS, former)
     elif previous and previous.number == champion.number:
-        registry.delete_alias(PREVIOUS)
+        registry.delete_alias(PREVIOUS, champion.model)
 
 
-def _correct(version: Version, digits: Digits) -> NDArray[np.bool_]:
-    """Which digits a version reads correctly, bool [n]."""
+def _correct(version: Version, samples: Samples) -> tuple[NDArray[np.bool_], Form]:
+    """Which samples a version classifies correctly, bool [n], and the form of its pictures and answers."""
     with tempfile.TemporaryDirectory() as folder:
-        predicted = predict(registry.download(version, Path(folder)), digits).argmax(axis=1)
-    correct: NDArray[np.bool_] = predicted == digits.labels.numpy()
-    return correct
+        file = registry.download(version, Path(folder))
+        form = read_form(file)
+        if form[1] != tuple(samples.images.shape[1:]):
+            return np.zeros(len(samples), bool), form
+        predicted = predict(file, samples).argmax(axis=1)
+    correct: NDArray[np.bool_] = predicted == samples.labels.numpy()
+    return correct, form

@@ -74,13 +74,14 @@ Architecture = Annotated[
 
 @dataclass(frozen=True, config=STRICT)
 class Augmentation:
-    """Bounds of the random distortion of each digit in each epoch; each value is uniform in [-bound, bound]."""
+    """Bounds of the random distortion of each picture in each epoch; each value is uniform in [-bound, bound]."""
 
     rotation: Annotated[float, Field(ge=0, le=180, strict=True)] = 0.0  # degrees
     scale: Share = 0.0  # share of the size
     shear: Annotated[float, Field(ge=0, le=45, strict=True)] = 0.0  # degrees
     shift: Annotated[float, Field(ge=0, le=14, strict=True)] = 0.0  # pixels
     thickness: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.0  # pixels that the edge of a stroke moves
+    flip: Flag = False  # mirror half of the pictures left to right
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -102,6 +103,22 @@ class Recipe:
     averaging: Share = 0.0  # decay of the exponential moving average of the weights; 0: none; Polyak (1992)
     mixed_precision: Flag = False  # bfloat16 if the device supports it; Micikevicius et al. (2018)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    adapts: Flag = False  # epochs and augmentation follow the data set's habits
+
+    def adapted(self, epochs: float, bends: float, flip: bool) -> "Recipe":
+        """The recipe with a data set's habits (`data.dataset.Habits`), if it adapts to them."""
+        if not self.adapts or (epochs, bends, flip) == (1, 1, False):
+            return self
+        bounds = {
+            each.name: getattr(self.augmentation, each.name) * bends
+            for each in fields(Augmentation)
+            if each.name != "flip"
+        }
+        return replace(
+            self,
+            epochs=max(1, round(self.epochs * epochs)),
+            augmentation=Augmentation(**bounds, flip=flip or self.augmentation.flip),
+        )
 
 
 AFFINE = Augmentation(rotation=10, scale=0.15, shear=8, shift=1)
@@ -117,6 +134,7 @@ TRAINED_WELL: dict[str, Any] = {
     "averaging": 0.998,
     "mixed_precision": True,
     "augmentation": AFFINE,
+    "adapts": True,
 }
 
 RECIPES = {

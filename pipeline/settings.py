@@ -26,12 +26,17 @@ from pydantic_settings import (
 )
 
 from pipeline import PipelineError
+from pipeline.data.names import NAMES, DataError, name_of
 from pipeline.recipes import RECIPES, RecipeError, find
 
 PREFIX = "PIPELINE_"
-METAVARS = {"Path": "PATH", "str": "NAME", "int": "N", "float": "X", "int | None": "N", "tuple[str,...]": "RECIPE"}
+METAVARS = {
+    "Path": "PATH", "str": "NAME", "int": "N", "float": "X", "int | None": "N", "float | None": "X",
+    "tuple[str,...]": "RECIPE",
+}  # fmt: skip
 # Flags of one command, without a variable: one for all commands would confirm or name another thing than was meant.
 FLAGS_ONLY = ("to", "file", "version", "yes")
+RENAMED = {"data": "subset"}  # earlier names of settings, which still work
 Kind = TypeVar("Kind", bound="Settings")
 
 
@@ -39,6 +44,17 @@ class WrongSettingError(PipelineError):
     """A setting is unknown or has an invalid value; the message names it and what is allowed."""
 
     exit_code = 2
+
+
+def _is_dataset(choice: str) -> str:
+    try:
+        name_of(choice)
+    except DataError as error:
+        raise ValueError(str(error)) from None
+    return choice
+
+
+DatasetName = Annotated[str, AfterValidator(_is_dataset)]
 
 
 class Settings(BaseSettings):
@@ -82,7 +98,11 @@ class Settings(BaseSettings):
         """Read flags and variables, but no variables for `FLAGS_ONLY`."""
         assert isinstance(env_settings, EnvSettingsSource)
         names = {"from", *(variable(field).lower() for field in FLAGS_ONLY)}
-        env_settings.env_vars = {name: text for name, text in env_settings.env_vars.items() if name not in names}
+        variables = {name: text for name, text in env_settings.env_vars.items() if name not in names}
+        for former, name in RENAMED.items():
+            if text := variables.pop(f"{PREFIX}{former}".lower(), None):
+                variables.setdefault(f"{PREFIX}{name}".lower(), text)
+        env_settings.env_vars = variables
         return init_settings, env_settings
 
 
@@ -96,20 +116,47 @@ class DeliverySettings(Settings):
     )
 
 
-class DataSettings(Settings):
-    """The data set."""
+class ModelSettings(Settings):
+    """The data set, and with it the registered model."""
 
-    data: Literal["auto", "full", "tenth"] = Field(
-        "auto",
-        description="`full` MNIST, the bundled `tenth`, or `auto`: the full set if it can be found or downloaded.",
+    dataset: DatasetName = Field(
+        "mnist",
+        description=f"Data set: {', '.join(NAMES)}, or `folder:PATH`, a folder with one folder of pictures for each "
+        "class. Each has a registered model of its own.",
     )
+
+
+class DataSettings(ModelSettings):
+    """The pictures."""
+
+    dataset_dir: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("dataset_dir"),
+        description="Directory that holds the files of the data set; if set, nothing is downloaded.",
+    )
+    subset: Literal["auto", "full", "tenth"] = Field(
+        "auto",
+        description="`full`, the bundled `tenth` of MNIST, or `auto`: all of MNIST if it can be found or downloaded. "
+        "The earlier name `PIPELINE_DATA` is still read.",
+    )
+    size: int = Field(28, ge=8, le=64, description="Side in pixels to which pictures of a folder are brought.")
+    preparation: Literal["fit", "stroke"] = Field(
+        "fit",
+        description="How pictures of a folder are prepared: `fit` shows the whole picture, `stroke` finds the ink and "
+        "centres it as MNIST does.",
+    )
+    flip: bool = Field(False, description="Mirror half of the pictures of a folder in training.")
 
 
 class GateSettings(DataSettings):
     """Requirements for a champion."""
 
-    minimum_accuracy: float = Field(
-        0.98, ge=0, le=1, description="Share of the validation digits that a champion must classify correctly."
+    minimum_accuracy: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the validation pictures that a champion must classify correctly; by default that of the "
+        "data set, 0.98 for MNIST.",
     )
     significance: float = Field(
         0.05,
@@ -177,7 +224,7 @@ class CompareSettings(RunSettings):
         return names
 
 
-class ExportSettings(Settings):
+class ExportSettings(ModelSettings):
     """Model and file."""
 
     to: Path = Field(description="The file to write; - for the standard output.")
@@ -194,7 +241,7 @@ class PublishSettings(DeliverySettings, GateSettings):
     """Requirements for a champion, and reports to MLflow."""
 
 
-class RollbackSettings(Settings):
+class RollbackSettings(ModelSettings):
     """Swap champion and previous; run again to undo."""
 
     yes: bool = Field(False, description="Serve a model of the bundled tenth in place of one of the full set.")
@@ -234,6 +281,8 @@ def read(kind: type[Kind], arguments: list[str], command: str) -> Kind:
         WrongSettingError: one of them has no such name or value.
     """
     _refuse_unknown_variables()
+    for former, name in RENAMED.items():
+        arguments = [re.sub(rf"^--{former}(?==|$)", f"--{name}", argument) for argument in arguments]
     try:
         kind.model_config["cli_prog_name"] = f"python -m pipeline {command}"
         return CliApp.run(kind, arguments, CliSettingsSource(kind, formatter_class=_Help))
@@ -258,7 +307,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def variable(field: str) -> str:
     """The environment variable of a field."""
-    return "MNIST_DIR" if field == "mnist_dir" else f"{PREFIX}{field.upper()}"
+    return field.upper() if field in ("mnist_dir", "dataset_dir") else f"{PREFIX}{field.upper()}"
 
 
 def _explain(problem: ErrorDetails) -> str:
@@ -273,8 +322,9 @@ def _explain(problem: ErrorDetails) -> str:
 
 def _refuse_unknown_variables() -> None:
     known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields if field not in FLAGS_ONLY}
+    former = {variable(field) for field in RENAMED}
     for name in os.environ:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known | former:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             hint = f"did you mean {near[0]}?" if near else f"the settings are: {', '.join(sorted(known))}."
             raise WrongSettingError(f"There is no setting {name}: {hint}")

@@ -12,13 +12,13 @@ import bentoml
 import numpy as np
 from bentoml import server_context
 from bentoml._internal.container import BentoMLContainer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.types import ASGIApp
 
-from serving.contract import Images
 from serving.inference.batching import Batcher
 from serving.inference.cores import usable_cores
 from serving.inference.explain import Explainer
+from serving.model.metadata import SIDES
 from serving.model.store import Store
 from serving.monitoring.folder import make_folder
 from serving.monitoring.logs import set_up
@@ -63,18 +63,29 @@ else:
 CONNECTIONS = Connections(SETTINGS.client_seconds)
 CONNECTIONS.install()
 
-Row = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=28, max_length=28)]
-Image = Annotated[list[Row], Field(min_length=28, max_length=28)]
+# Of any model; `/docs.json` has the sizes of the one in service.
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = Annotated[list[Level], Field(min_length=3, max_length=3)]
+LEVEL = {"type": "integer", "minimum": 0, "maximum": 255}
+# BentoML would show the first type of a union alone.
+PIXEL = {**LEVEL, "type": ["integer", "array"], "items": LEVEL, "minItems": 3, "maxItems": 3}
+Pixel = Annotated[Level | Colour, WithJsonSchema(PIXEL)]
+Row = Annotated[list[Pixel], Field(min_length=SIDES[0], max_length=SIDES[1])]
+Image = Annotated[list[Row], Field(min_length=SIDES[0], max_length=SIDES[1])]
 
 
-class Digit(BaseModel):
+class Prediction(BaseModel):
     """The answer for one image."""
 
-    digit: int = Field(description="The most probable digit.", ge=0, le=9)
-    confidence: float = Field(description="Its calibrated probability.", ge=0, le=1)
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    digit: int | None = Field(default=None, description="The most probable digit, if the classes are digits.")
+    confidence: float = Field(description="The calibrated probability of the most probable class.", ge=0, le=1)
     probabilities: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        description="The probabilities of the digits 0 to 9.", min_length=10, max_length=10
+        description="The probabilities of the classes, in the order of their numbers."
     )
+    number: int = Field(alias="class", description="Number of the most probable class.", ge=0)
+    label: str = Field(description="Its name.")
 
 
 @bentoml.service(
@@ -87,7 +98,7 @@ class Digit(BaseModel):
     tracing={"sample_rate": 1.0} if SETTINGS.tracing else {"excluded_urls": ".*"},
 )
 class Digits:
-    """Reads handwritten digits: 28x28 images or pictures in, probabilities out.
+    """Classifies small images, by default handwritten digits: images or pictures in, probabilities out.
 
     BentoML's adaptive batching (`batchable=True`) is not used: after a burst its dispatcher delays single requests.
     `serving.inference.batching` batches without that delay; `SERVING_QUEUE_IMAGES` bounds its queue.
@@ -131,16 +142,21 @@ class Digits:
     @bentoml.api  # type: ignore[untyped-decorator]
     async def predict(
         self, images: Annotated[list[Image], Field(min_length=1, max_length=SETTINGS.max_images)]
-    ) -> list[Digit]:
-        """Read the digits on images. Each image is 28 rows of 28 integers, 0 = background, 255 = ink."""
+    ) -> list[Prediction]:
+        """Classify images: rows of integers from 0 to 255 or, in colour, of three of them for each pixel."""
         # ShortPath answers requests over HTTP. This method declares the API to BentoML and serves calls in Python.
-        pixels: Images = np.asarray(images, np.uint8)
-        if pixels.shape[1:] != (28, 28):
-            raise ValueError(f"images are {pixels.shape}, expected [n, 28, 28]")
-        answer = await self.batcher.submit(pixels)
+        answer = await self.batcher.submit(np.asarray(images, np.uint8))
         return [
-            Digit(digit=int(row.argmax()), confidence=float(row.max()), probabilities=row.tolist())
-            for row in answer.probabilities
+            Prediction.model_validate(
+                {
+                    "digit": best if answer.form.has_digits else None,
+                    "confidence": float(row[best]),
+                    "probabilities": row.tolist(),
+                    "class": best,
+                    "label": answer.form.classes[best],
+                }
+            )
+            for best, row in zip(answer.probabilities.argmax(1).tolist(), answer.probabilities, strict=True)
         ]
 
 

@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     model: Path | None = Field(
         default=None, description="ONNX file to serve; if unset, the champion of the registry is served."
     )
+    model_name: str = Field(
+        default="digits",
+        pattern=r"^[\w][\w.-]*$",
+        max_length=120,
+        description="Registered model to serve; that of another data set than MNIST has the data set's name.",
+    )
     cache_dir: Path = Field(
         default=Path("var/serving"),
         description="Folder for downloaded models; a start without the registry serves the last one.",

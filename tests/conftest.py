@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,12 @@ from numpy.typing import NDArray
 
 from pipeline import evaluation, export
 from pipeline.data import mnist
-from pipeline.data.dataset import DataSet
+from pipeline.data.dataset import MNIST, DataSet
 from pipeline.networks import Network, build
-from pipeline.recipes import RECIPES
-from pipeline.training.loop import train
-from pipeline.training.run import Run
-from tests.processes import mlflow_server
+from tests.processes import ROOT, mlflow_server
+from tests.trained import ALIKE, TRAINED
 
 CPU = torch.device("cpu")
-# Good enough for tests in seconds: without augmentation and averaging the network learns the tenth fast.
-QUICK = replace(RECIPES["chapter"], name="quick", batch_size=64, learning_rate=3e-3, one_cycle=True)
-TRAINED = replace(QUICK, epochs=4)
 SLOW = {"full_mnist", "mlflow_url", "start_service", "registry", "empty_store", "trained"}  # fixtures
 
 
@@ -78,14 +74,19 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 
 @pytest.fixture(scope="session")
-def trained(once: Callable[..., Path], tenth: DataSet) -> Path:
+def trained(once: Callable[..., Path]) -> Path:
     """The weights of a network trained on the tenth."""
-    return once("network.pt", lambda to: torch.save(train(Run(TRAINED, 1, tenth, CPU)).network.state_dict(), to))
+
+    def make(to: Path) -> None:
+        command = [sys.executable, "-m", "tests.trained", str(to)]
+        subprocess.run(command, cwd=ROOT, env=os.environ | ALIKE, check=True)
+
+    return once("network.pt", make)
 
 
 @pytest.fixture(scope="session")
 def network(trained: Path) -> Network:
-    network = build(TRAINED.network)
+    network = build(TRAINED.network, MNIST)
     network.load_state_dict(torch.load(trained))
     return network.eval()
 
@@ -99,7 +100,7 @@ def model_file(once: Callable[..., Path], network: Network, tenth: DataSet) -> P
         metadata = {
             "run_id": "0" * 32,
             "recipe": "quick",
-            "data": "tenth",
+            "subset": "tenth",
             "data_source": "bundled tenth",
             "data_digest": tenth.digest,
             "code_digest": "0" * 64,

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings
 
 from pipeline.__main__ import COMMANDS
 from pipeline.recipes import RECIPES, find
-from pipeline.settings import COMMAND_SETTINGS, FLAGS_ONLY, read, variable
+from pipeline.settings import COMMAND_SETTINGS, FLAGS_ONLY, RENAMED, read, variable
 from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]
@@ -163,6 +163,7 @@ def test_every_promise_names_a_test_that_exists() -> None:
 @pytest.mark.parametrize("prefix", ["PIPELINE_", "SERVING_"])
 def test_every_variable_in_the_text_exists(prefix: str) -> None:
     known = {variable(field) for kind in COMMAND_SETTINGS for field in kind.model_fields if field not in FLAGS_ONLY}
+    known |= {variable(field) for field in RENAMED}
     known |= {f"SERVING_{field.upper()}" for field in ServingSettings.model_fields}
     for name, page in EVERY_PAGE.items():
         assert set(re.findall(rf"\b{prefix}[A-Z_]+", page)) <= known, name
@@ -199,7 +200,7 @@ def test_readme_names_every_folder_of_modules() -> None:
     assert len(named) > 20
     for place in named:
         assert (ROOT / place).exists(), place
-    for package in ("pipeline", "serving", "benchmarks"):
+    for package in ("pipeline", "preparation", "serving", "benchmarks"):
         folders = {f"{package}/{file.parent.name}/" for file in (ROOT / package).glob("*/__init__.py")}
         assert folders <= named, folders - named
 

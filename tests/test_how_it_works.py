@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.__main__ import COMMANDS
+from pipeline.data.catalogue import CATALOGUE
+from pipeline.data.dataset import MNIST
 from pipeline.networks import MNISTConvNet, build, count_macs, count_parameters, normalise
 from pipeline.recipes import RECIPES, ConvArchitecture, Recipe, find
 from pipeline.report import illustrations, lesson_basics, lesson_recipe
@@ -90,7 +92,7 @@ def test_training_loop_has_ten_lines_and_reaches_the_stated_accuracy_of_its_firs
         exec(code.replace("range(3)", "range(1)"), names)
     assert time.process_time() - started < 2 * 60 / 3  # a third of a minute on two cores
     assert names["accuracy"] > int(stated[1]) / 100
-    assert count_parameters(names["network"]) == count_parameters(MNISTConvNet())
+    assert count_parameters(names["network"]) == count_parameters(MNISTConvNet(MNIST))
     assert re.fullmatch(r"epoch 1: \d\d\.\d% of the validation digits right\n", out.getvalue())
 
 
@@ -103,8 +105,8 @@ def test_numbers_in_the_sentences_on_edges_are_those_of_the_filter() -> None:
 
 
 def test_table_has_the_shapes_and_weights_of_the_network() -> None:
-    network = MNISTConvNet()
-    logits, maps = network.examine(normalise(torch.zeros(1, 28, 28)))
+    network = MNISTConvNet(MNIST)
+    logits, maps = network.examine(normalise(torch.zeros(1, 28, 28), MNIST))
     expected = []
     for layer, convolution in zip(maps, network.convolutions, strict=True):
         expected += [(layer, count_parameters(convolution)), (functional.max_pool2d(layer, 2), None)]
@@ -115,7 +117,7 @@ def test_table_has_the_shapes_and_weights_of_the_network() -> None:
         (" x ".join(map(str, out.shape[1:])), f"{weights:,}" if weights else "") for out, weights in expected
     ]
     assert "If the run reads less than 98 %" in PROSE
-    assert TrainSettings.model_fields["minimum_accuracy"].default == 0.98
+    assert CATALOGUE["mnist"].minimum_accuracy == 0.98
     assert f"two linear layers, with {count_parameters(network):,} weights" in PROSE
     assert f"64 x 7 x 7 = {network.hidden.in_features:,} numbers" in PAGE
     assert f"{RECIPES['default'].batch_size} in `default`" in PAGE
@@ -123,7 +125,7 @@ def test_table_has_the_shapes_and_weights_of_the_network() -> None:
 
 
 def test_table_counts_weights_and_biases_of_each_layer() -> None:
-    network = MNISTConvNet()
+    network = MNISTConvNet(MNIST)
     layers = [*network.convolutions, network.hidden, network.output]
     rows = re.findall(r"^\| (?:1st|2nd) .*: (.*) = ([\d,]+) \| (\d+) \| ([\d,]+) \|$", PAGE, re.MULTILINE)
     assert len(rows) == len(layers)
@@ -139,7 +141,7 @@ def test_table_counts_weights_and_biases_of_each_layer() -> None:
 
 
 def test_second_layer_covers_as_much_of_the_picture_as_the_page_states() -> None:
-    network = MNISTConvNet()
+    network = MNISTConvNet(MNIST)
     for parameter in network.parameters():
         nn.init.ones_(parameter)
     pixels = torch.zeros(1, 1, 28, 28, requires_grad=True)
@@ -182,15 +184,15 @@ def test_numbers_on_the_learning_rate_are_those_of_the_recipes() -> None:
 
 def test_numbers_in_the_exercises_are_those_of_the_networks(tmp_path: Path) -> None:
     exercise = {title: " ".join(text.split()) for title, text in EXERCISES}
-    chapter, third = (build(RECIPES[name].network) for name in ("chapter", "third-block"))
+    chapter, third = (build(RECIPES[name].network, MNIST) for name in ("chapter", "third-block"))
     counts = f"{count_parameters(third):,} instead of {count_parameters(chapter):,}"
     assert counts in exercise["A third block"]
     assert count_macs(third) > count_macs(chapter)
     assert third.get_submodule("hidden").in_features == 128 * 3 * 3
-    larger = build(RECIPES["kernel-5x5"].network).convolutions[0]
+    larger = build(RECIPES["kernel-5x5"].network, MNIST).convolutions[0]
     assert f"32 x 5 x 5 + 32 = {count_parameters(larger)}" in exercise["Larger filters"]
     assert RECIPES["dropout"].network == ConvArchitecture(dropout=0.5)
-    dense = count_parameters(build(RECIPES["dense"].network))
+    dense = count_parameters(build(RECIPES["dense"].network, MNIST))
     assert f"{dense:,}, a quarter of" in exercise["No convolution"]
     assert dense / count_parameters(chapter) == pytest.approx(0.25, abs=0.01)
     digits = len(lesson_basics.bundled_digits().train)
@@ -228,7 +230,7 @@ def test_exercise_has_a_valid_command_and_what_to_look_for(
         command, *arguments = shlex.split(line)
         settings = read(COMMANDS[command][0], arguments, command)
         assert isinstance(settings, CompareSettings | TrainSettings)
-        assert settings.data == "tenth"
+        assert settings.subset == "tenth"
         names = settings.recipes if isinstance(settings, CompareSettings) else (settings.recipe,)
         own = [name for name in names if name.endswith(".toml")]
         assert all(f"# {name}" in text for name in own), own

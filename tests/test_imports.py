@@ -15,6 +15,10 @@ BROKEN = [
     ("pipeline", "pipeline/flow.py", "import pipeline.commands"),
     ("serving", "serving/decoding/arrays.py", "import serving.web.routes"),
     ("serving", "serving/errors.py", "import serving.model.store"),
+    ("preparation", "preparation/pixels.py", "import preparation.fit"),
+    ("apart-preparation", "preparation/form.py", "import pipeline.data"),
+    ("apart-preparation", "preparation/form.py", "import serving.contract"),
+    ("apart-preparation", "preparation/stroke.py", "import torch"),
     ("apart-serving", "serving/settings.py", "import pipeline"),
     ("apart-serving", "serving/settings.py", "import torch"),
     ("apart-pipeline", "pipeline/export.py", "import serving.contract"),
@@ -26,8 +30,8 @@ BROKEN = [
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Return a copy of the two packages with the rules."""
-    for package in ("pipeline", "serving"):
+    """Return a copy of the packages with the rules."""
+    for package in ("pipeline", "preparation", "serving"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
@@ -49,7 +53,7 @@ def test_forbidden_import_is_named_with_its_line(contract: str, module: str, sta
     assert any(dotted in line and f"l.{text.count(chr(10))}" in line for line in done.stdout.splitlines()), done.stdout
 
 
-@pytest.mark.parametrize("package", ["pipeline", "serving"])
+@pytest.mark.parametrize("package", ["pipeline", "preparation", "serving"])
 def test_new_module_needs_a_layer(package: str, copy: Path) -> None:
     (copy / package / "unplaced.py").write_text("")
     done = lint(copy, package)

@@ -53,7 +53,7 @@ def test_licence_is_apache() -> None:
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-@pytest.mark.parametrize("package", ["pipeline", "serving"])
+@pytest.mark.parametrize("package", ["pipeline", "preparation", "serving"])
 def test_packages_ship_their_types(package: str) -> None:
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "py.typed" in data[package]

@@ -17,7 +17,7 @@ from serving.model.onnx_file import Model
 from serving.model.store import Served
 from serving.monitoring.metrics import Metrics
 from serving.settings import Settings
-from serving.web.routes import encode
+from serving.web.answers import encode
 
 settings = Settings()
 served = Served(Model.load(Path(os.environ["BENCHMARK_MODEL"])), "1", "file", "")

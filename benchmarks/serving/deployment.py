@@ -14,6 +14,7 @@ import onnx
 from benchmarks.harness.load import Wrk, load
 from benchmarks.harness.processes import BenchmarkError, Server, free_port, is_up
 from benchmarks.serving.contenders import BODIES, CONTENDERS, OURS, RunningServer, read_digits
+from pipeline.data.names import DIGITS
 from pipeline.tracking import registry
 
 POLL_SECONDS = 0.2  # the service's interval between two checks for a new champion
@@ -81,7 +82,7 @@ def swap(ours: RunningServer, versions: list[str], swaps: int, core: int) -> dic
         for number in range(1, swaps + 1):
             time.sleep(PAUSE_SECONDS)
             champion = versions[number % 2]
-            client.set_registered_model_alias(registry.MODEL, registry.CHAMPION, champion)
+            client.set_registered_model_alias(DIGITS, registry.CHAMPION, champion)
             deadline = time.monotonic() + SWAP_SECONDS
             while served_version(ours) != champion:
                 if time.monotonic() > deadline:
@@ -150,5 +151,5 @@ def register(model: Path, folder: Path) -> list[str]:
         onnx.save(content, file)
         with mlflow.start_run():
             versions.append(str(registry.register(file, read_digits(1)).number))
-    mlflow.MlflowClient().set_registered_model_alias(registry.MODEL, registry.CHAMPION, versions[0])
+    mlflow.MlflowClient().set_registered_model_alias(DIGITS, registry.CHAMPION, versions[0])
     return versions

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness.tables import markdown
+from serving.contract import MNIST
 from serving.decoding import headers, pictures
 from serving.errors import RequestError
 
@@ -75,7 +76,7 @@ def _decode(content: bytes, results: Connection) -> None:
     header = headers.read_header(content)
     began = time.process_time()
     try:
-        pictures.Pictures([header], header.seconds).decode()
+        pictures.Pictures([header], header.seconds).decode(MNIST)
     except RequestError as refused:
         assert refused.status == 422, refused
     seconds = time.process_time() - began

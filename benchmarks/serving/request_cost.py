@@ -121,13 +121,13 @@ async def _steps_of(body: Body, model: Any, app: Any, short_path: Any) -> dict[s
     from serving.inference.batching import Batcher
     from serving.model.store import Served
     from serving.monitoring.metrics import Metrics
-    from serving.web.routes import encode
+    from serving.web.answers import encode
 
     ours = CONTENDERS[OURS]
     content, digits = ours.content(body), read_digits(body.images)
     request = REQUEST % (ours.path(body).encode(), body.content_type.encode(), len(content), content)
     probabilities = model.predict(digits)
-    served = Served(cast(Any, _Constant(probabilities)), "1", "", "")
+    served = Served(cast(Any, _Constant(probabilities, model.form)), "1", "", "")
     queue = Batcher(lambda: served, 4096, Metrics())
     decode = images.from_raw if body.raw else images.from_json
 
@@ -173,8 +173,9 @@ class _Constant:
 
     seconds_per_image = 0.0
 
-    def __init__(self, probabilities: Any) -> None:
+    def __init__(self, probabilities: Any, form: Any) -> None:
         self._probabilities = probabilities
+        self.form = form
 
     def predict(self, images: Any) -> Any:
         return self._probabilities

@@ -24,6 +24,7 @@ from torch.nn import functional
 from benchmarks.harness.tables import markdown, spread
 from pipeline import networks
 from pipeline.data import mnist
+from pipeline.data.dataset import MNIST
 from pipeline.networks import MNISTConvNet
 from pipeline.recipes import RECIPES, Augmentation
 from pipeline.training import loop
@@ -63,7 +64,7 @@ def _optimizer_without_fusion() -> None:
 
 def _compiled() -> None:
     def build(architecture: Any) -> networks.Network:
-        network = networks.build(architecture)
+        network = networks.build(architecture, MNIST)
         network.compile()
         return network
 

@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness.tables import markdown
 from pipeline.data import mnist
-from pipeline.data.dataset import Digits
+from pipeline.data.dataset import Samples
 from pipeline.recipes import Recipe, find
 from pipeline.training.callback import Callback
 from pipeline.training.devices import describe_device
@@ -64,7 +64,7 @@ def shares(recipe: Recipe) -> tuple[dict[str, float], float]:
     """Share of each kind of work in a training step on the CPU, largest first; and milliseconds per step."""
     tenth = mnist.load("tenth", None, Path("unused"))
     times = math.ceil((SKIPPED + PROFILED) * recipe.batch_size / len(tenth.train))  # one epoch has all steps
-    digits = Digits(tenth.train.images.repeat(times, 1, 1), tenth.train.labels.repeat(times))
+    digits = Samples(tenth.train.images.repeat(times, 1, 1), tenth.train.labels.repeat(times))
     profiled = Profiled()
     with suppress(KeyboardInterrupt):
         train(Run(recipe, 1, replace(tenth, train=digits), torch.device("cpu")), [profiled])

@@ -19,7 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # the command line's setting; m
 import torch
 
 from pipeline.data import mnist as data
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet, Samples
 from pipeline.evaluation import evaluate, fit_temperature
 from pipeline.networks import count_parameters
 from pipeline.recipes import find
@@ -79,7 +79,7 @@ def main() -> None:
 def hold_out(names: list[str], seeds: int, full: DataSet, device: torch.device) -> None:
     """Train without the held-out digits; print accuracy and loss in nats on them."""
     dataset = replace(full, train=full.train[:-HELD_OUT])
-    held_out = Digits(
+    held_out = Samples(
         torch.cat([full.validation.images, full.train.images[-HELD_OUT:]]),
         torch.cat([full.validation.labels, full.train.labels[-HELD_OUT:]]),
     )

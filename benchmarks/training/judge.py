@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from pipeline.data.dataset import Digits
+from pipeline.data.dataset import Samples
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network
 from pipeline.training.callback import Callback, Epoch
@@ -31,7 +31,7 @@ class Judge(Callback):
         images: number of images trained on.
     """
 
-    def __init__(self, test: Digits, every: int, finished: Callable[["Judge"], bool]) -> None:
+    def __init__(self, test: Samples, every: int, finished: Callable[["Judge"], bool]) -> None:
         self._test, self._every, self._finished = test, every, finished
         self._steps, self._paused, self._paused_in_epoch = 0, 0.0, 0.0
         self.curve: list[tuple[float, float]] = []

@@ -16,14 +16,14 @@ import torch
 
 from benchmarks.training.judge import Judge, Reached
 from pipeline.data import mnist
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet, Samples
 from pipeline.recipes import Recipe, find
 from pipeline.training.devices import choose_device, describe_device
 from pipeline.training.loop import train
 from pipeline.training.run import Run
 
 
-def sprint(recipe: Recipe, dataset: DataSet, test: Digits, seed: int, target: float, every: int) -> Judge | None:
+def sprint(recipe: Recipe, dataset: DataSet, test: Samples, seed: int, target: float, every: int) -> Judge | None:
     """One training; None if it ends below the target."""
     judge = Judge(test, every, lambda judge: bool(judge.curve) and judge.curve[-1][1] >= target)
     try:

@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.training.judge import Judge, Reached
 from benchmarks.training.speedup import reached
 from pipeline.data import mnist
+from pipeline.data.dataset import MNIST
 from pipeline.networks import build
 from pipeline.recipes import Recipe, find
 from pipeline.training.devices import choose_device, describe_device
@@ -54,7 +55,7 @@ def multiplications(device: torch.device, precision: torch.dtype) -> float:
 
 def operations(recipe: Recipe, batch_size: int) -> float:
     """Floating-point operations per image of a training step, forward and backward."""
-    network = build(recipe.network)
+    network = build(recipe.network, MNIST)
     with FlopCounterMode(display=False) as counter:
         logits = network(torch.zeros(batch_size, 1, 28, 28))
         functional.cross_entropy(logits, torch.zeros(batch_size, dtype=torch.int64)).backward()

@@ -121,5 +121,7 @@ def _train_missing(
 
 def _caption(seeds: int, run: Run) -> str:
     over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
-    data = "the bundled tenth of MNIST: expect lower accuracy" if run.dataset.subset else "the full MNIST"
+    data = run.dataset.task.dataset
+    if run.dataset.is_part:
+        data = f"the bundled {run.dataset.subset} of {data}: expect lower accuracy"
     return f"{over}; {describe_device(run.device)}; trained on {data}."

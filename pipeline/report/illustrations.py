@@ -26,7 +26,7 @@ PATCH = torch.tensor([[0, 0, 0, 255, 255, 255]] * 6)  # dark on the left, bright
 EDGE = torch.tensor([[-1, 0, 1]] * 3)  # responds to exactly that: a vertical edge
 STROKE = torch.tensor([[0, 0, 0, 255, 255, 255, 0, 0]] * 3)  # an edge of each direction
 NUMBERS = torch.tensor([[1, 3, 2, 1], [4, 6, 5, 2], [3, 1, 1, 0], [2, 8, 7, 4]])
-OF_A_RUN = ("filters", "filters-over-epochs", "second-layer-filters", "feature-maps", "misread-digits", "reliability")
+OF_A_RUN = ("filters", "filters-over-epochs", "second-layer-filters", "feature-maps", "misclassified", "reliability")
 CELL = 0.5  # inches
 LARGE: dict[Any, Any] = {"font.size": 14, "axes.titlesize": 14}  # readable at the width of a phone
 

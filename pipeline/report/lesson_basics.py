@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data import mnist
-from pipeline.data.dataset import DataSet
+from pipeline.data.dataset import MNIST, DataSet
 from pipeline.networks import MNISTConvNet, count_parameters, normalise
 from pipeline.report.style import BLUE, COLOURS, GREY, ORANGE, panels
 
@@ -36,7 +36,7 @@ def bundled_digits() -> DataSet:
 
 def count_layers() -> dict[str, tuple[int, int]]:
     """Weights and multiplications per picture of each layer of the network of `default`."""
-    network = MNISTConvNet().eval()
+    network = MNISTConvNet(MNIST).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 28, 28))
     named = {
@@ -117,12 +117,12 @@ def one_weight() -> tuple[Callable[[Tensor], Tensor], float]:
     """
     digits = bundled_digits().train
     torch.manual_seed(1)
-    network = MNISTConvNet()
-    images, labels = normalise(digits.images[:MEASURED]), digits.labels[:MEASURED]
+    network = MNISTConvNet(MNIST)
+    images, labels = normalise(digits.images[:MEASURED], MNIST), digits.labels[:MEASURED]
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     for start in range(MEASURED, MEASURED + 64 * STEPS_BEFORE, 64):
         chosen = slice(start, start + 64)
-        loss = functional.cross_entropy(network(normalise(digits.images[chosen])), digits.labels[chosen])
+        loss = functional.cross_entropy(network(normalise(digits.images[chosen], MNIST)), digits.labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from pipeline.data.dataset import MNIST
 from pipeline.evaluation import evaluate
 from pipeline.networks import DenseNet, normalise
 from pipeline.recipes import RECIPES, Augmentation
@@ -135,15 +136,15 @@ def average_weights() -> Iterator[tuple[float, float, float, float]]:
     """
     tenth = bundled_digits()
     torch.manual_seed(1)
-    network = DenseNet()
-    average = DenseNet()
+    network = DenseNet(MNIST)
+    average = DenseNet(MNIST)
     average.load_state_dict(network.state_dict())
     move_average = get_ema_multi_avg_fn(DECAY)
     optimizer = torch.optim.Adam(network.parameters(), AVERAGED_RATE)
     steps = 0
     while steps < AVERAGED_STEPS:
         for chosen in torch.randperm(len(tenth.train)).split(AVERAGED_BATCH)[: AVERAGED_STEPS - steps]:
-            logits = network(normalise(tenth.train.images[chosen]))
+            logits = network(normalise(tenth.train.images[chosen], MNIST))
             loss = functional.cross_entropy(logits, tenth.train.labels[chosen])
             optimizer.zero_grad()
             loss.backward()

@@ -1,91 +1,105 @@
 """Pictures of errors, of uncertain predictions, and of calibration."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pipeline.data.dataset import Digits
+from pipeline.data.dataset import Samples
 from pipeline.evaluation import Evaluation
-from pipeline.report.style import BLUE, GREY, ORANGE, canvas, panels, tile
+from pipeline.report.style import BLUE, GREY, ORANGE, canvas, panels, picture_tile, shortened
 
-COLUMNS, MOST = 10, 40  # digits per row and per picture
-FEW = 20  # digits in a bin below which its accuracy is mostly chance
+COLUMNS, MOST = 10, 40  # tiles per row and per picture
+FEW = 20  # pictures in a bin below which its accuracy is mostly chance
+SHORT = 12  # characters of a class name below a tile
+MANY, MOST_COUNTED = 20, 60  # classes above which a confusion matrix is larger, and has no numbers in its cells
 
 
-def draw_confusion_matrix(test: Evaluation) -> Figure:
-    """Draw the confusion matrix of the test digits, with counts."""
-    counts = test.confusion().numpy()
+def draw_confusion_matrix(test: Evaluation, classes: Sequence[str]) -> Figure:
+    """Draw the confusion matrix of the test pictures, with counts.
+
+    Args:
+        test: the network's answers on the test split.
+        classes: names of the classes.
+    """
+    counts, n = test.confusion().numpy(), len(classes)
     wrong = int(counts.sum() - np.trace(counts))
     figure, (axes,) = panels(
-        8.6,
+        8.6 if n <= MANY else 10.8,
         1,
         1,
-        f"Confusion matrix: {wrong:,} of {counts.sum():,} test digits misclassified",
-        "Counts off the diagonal are errors; the darkest cells are the pairs of digits most often confused.",
+        f"Confusion matrix: {wrong:,} of {counts.sum():,} test pictures misclassified",
+        "Counts off the diagonal are errors; the darkest cells are the pairs most often confused.",
     )
-    shown = np.where(np.eye(10, dtype=bool) | (counts == 0), np.nan, counts)
+    shown = np.where(np.eye(n, dtype=bool) | (counts == 0), np.nan, counts)
     if wrong:
         axes.imshow(shown, cmap="Blues", norm=LogNorm(vmin=0.5, vmax=max(2.0, 2 * float(np.nanmax(shown)))))
     else:
-        axes.imshow(np.full((10, 10), np.nan), cmap="Blues")
-    for row in range(10):
-        for column in range(10):
-            if counts[row, column]:
-                axes.text(
-                    column, row, f"{counts[row, column]}", ha="center", va="center",
-                    color=GREY if row == column else "black", fontweight="normal" if row == column else "bold",
-                )  # fmt: skip
-    axes.set(xticks=range(10), yticks=range(10), xlabel="predicted digit", ylabel="true digit")
+        axes.imshow(np.full((n, n), np.nan), cmap="Blues")
+    size = min(11.0, 240 / n)  # points: the cells shrink with the number of classes
+    for row, column in np.argwhere(counts) if n <= MOST_COUNTED else ():
+        axes.text(
+            column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=size,
+            color=GREY if row == column else "black", fontweight="normal" if row == column else "bold",
+        )  # fmt: skip
+    names = [shortened(name) for name in classes]
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_xticks(range(n), names, fontsize=max(size, 5), rotation=0 if max(map(len, names)) <= 2 else 90)
+    axes.set_yticks(range(n), names, fontsize=max(size, 5))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
 
 
-def draw_misread(digits: Digits, test: Evaluation, temperature: float) -> Figure:
-    """Draw the misclassified test digits with label, prediction and calibrated confidence, most confident first."""
-    confidence, answers = test.probabilities(temperature).max(dim=1)
+def draw_misclassified(samples: Samples, test: Evaluation, temperature: float, classes: Sequence[str]) -> Figure:
+    """Draw the misclassified test pictures with label, prediction and confidence, the most confident first."""
+    confidence, answered = test.probabilities(temperature).max(dim=1)
+    answers = answered.tolist()
     wrong = (~test.right()).nonzero().flatten()
     shown = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST]
-    counted = f"{len(wrong):,} of {len(digits):,} test digits"
+    counted = f"{len(wrong):,} of {len(samples):,} test pictures"
     if not len(wrong):
-        title, caption = f"Misclassified: none of {len(digits):,} test digits", "Nothing to show."
+        title, caption = f"Misclassified: none of {len(samples):,} test pictures", "Nothing to show."
     else:
         title = f"Misclassified: {counted}, the most confident first"
-        caption = "Label, prediction and confidence. Some digits are hard for people too, and some labels are wrong."
+        caption = "Label, prediction and confidence. Some pictures are hard for people too, and some labels are wrong."
         if len(shown) < len(wrong):
             title = f"Misclassified: {counted}; here the {len(shown)} with the highest confidence"
     words = [
-        (f"{digits.labels[place]} read as {answers[place]}", _percent(confidence[place]), "black")
+        (*_labels(classes[int(samples.labels[place])], classes[answers[place]]), _percent(confidence[place]), "black")
         for place in shown.tolist()
     ]
-    return _gallery(title, caption, digits.images[shown], words)
+    return _gallery(title, caption, samples.images[shown], words)
 
 
-def draw_least_sure(digits: Digits, test: Evaluation, temperature: float) -> Figure:
-    """Draw the test digits with the lowest confidence, with their two most probable classes."""
+def draw_least_sure(samples: Samples, test: Evaluation, temperature: float, classes: Sequence[str]) -> Figure:
+    """Draw the test pictures with the lowest confidence, with their two most probable classes."""
     probabilities, answers = test.probabilities(temperature).topk(2, dim=1)
     shown = probabilities[:, 0].argsort(stable=True)[:MOST]
     right = int(test.right()[shown].sum())
     words = []
     for place in shown.tolist():
-        likeliest = "  ".join(
-            f"{answer}: {share:.0%}"
+        first, second = (
+            f"{shortened(classes[answer], SHORT)}: {share:.0%}"
             for answer, share in zip(answers[place].tolist(), probabilities[place].tolist(), strict=True)
         )
-        label = int(digits.labels[place])
+        label = int(samples.labels[place])
         wrong = label != int(answers[place, 0])
-        words.append((likeliest, f"a {label}, {'wrong' if wrong else 'right'}", ORANGE if wrong else "black"))
+        truth = f"is {shortened(classes[label], SHORT)}, {'wrong' if wrong else 'right'}"
+        likeliest = (f"{first}  {second}",) if max(map(len, classes)) <= 2 else (first, second)
+        words.append((*likeliest, truth, ORANGE if wrong else "black"))
     return _gallery(
-        f"Lowest confidence: {right} of these {len(shown)} test digits are still classified correctly",
+        f"Lowest confidence: {right} of these {len(shown)} test pictures are still classified correctly",
         "The two most probable classes, and below them the label and whether the prediction is right.",
-        digits.images[shown],
+        samples.images[shown],
         words,
     )
 
 
 def draw_reliability(test: Evaluation, temperature: float) -> Figure:
-    """Draw reliability diagrams before and after calibration: accuracy against confidence on the test digits.
+    """Draw reliability diagrams before and after calibration: accuracy against confidence on the test pictures.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), figure 4.
     """
@@ -95,7 +109,7 @@ def draw_reliability(test: Evaluation, temperature: float) -> Figure:
         2,
         2,
         f"Calibration error: {100 * after:.2f} percentage points, {100 * before:.2f} before calibration",
-        f"On the dashed line, accuracy equals confidence. Pale bars: fewer than {FEW} digits, mostly chance.",
+        f"On the dashed line, accuracy equals confidence. Pale bars: fewer than {FEW} pictures, mostly chance.",
         ratios=(3, 1),
     )
     for column, (name, at) in enumerate(
@@ -114,22 +128,30 @@ def draw_reliability(test: Evaluation, temperature: float) -> Figure:
         upper.set(title=name, xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
         upper.legend(frameon=False, loc="upper left")
         lower.bar(edges[:-1], counts, 1 / len(counts), align="edge", color=GREY, edgecolor="white")
-        lower.set(xlim=(0, 1), yscale="log", ylim=(0.5, None), xlabel="confidence", ylabel="digits")
+        lower.set(xlim=(0, 1), yscale="log", ylim=(0.5, None), xlabel="confidence", ylabel="pictures")
         lower.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
         lower.minorticks_off()
     return figure
 
 
-def _gallery(title: str, caption: str, images: Tensor, words: list[tuple[str, str, str]]) -> Figure:
-    """Draw digits in rows, each above two lines of text in a colour."""
+def _gallery(title: str, caption: str, images: Tensor, words: list[tuple[str, ...]]) -> Figure:
+    """Draw pictures in rows, each above lines of text in a colour, the last of its words."""
     rows = max(1, -(-len(images) // COLUMNS))
-    figure, axes = canvas(1.36 * rows, title, caption)
-    for place, (image, (above, below, colour)) in enumerate(zip(images, words, strict=True)):
-        left, top = 0.1 + 0.985 * (place % COLUMNS), 1.36 * (place // COLUMNS)
-        tile(axes, image.numpy(), left, top, 0.94, cmap="gray", vmin=0, vmax=255)
-        for line, text in enumerate((above, below)):
+    height = 1.04 + 0.16 * max((len(each) - 1 for each in words), default=2)
+    figure, axes = canvas(height * rows, title, caption)
+    for place, (image, (*lines, colour)) in enumerate(zip(images, words, strict=True)):
+        left, top = 0.1 + 0.985 * (place % COLUMNS), height * (place // COLUMNS)
+        picture_tile(axes, image.numpy(), left, top, 0.94)
+        for line, text in enumerate(lines):
             axes.text(left + 0.47, top + 1.03 + 0.16 * line, text, fontsize=8.5, ha="center", va="center", color=colour)
     return figure
+
+
+def _labels(label: str, answer: str) -> tuple[str, ...]:
+    """The true and the predicted class, on one line if both are short."""
+    if max(len(label), len(answer)) <= 2:
+        return (f"{label} read as {answer}",)
+    return f"{shortened(label, SHORT)} taken", f"for {shortened(answer, SHORT)}"
 
 
 def _percent(share: Tensor) -> str:

@@ -13,29 +13,30 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pipeline.data.dataset import Digits
+from pipeline.data.dataset import Samples
 from pipeline.evaluation import Evaluation
 from pipeline.networks import Network, normalise
 from pipeline.recipes import Recipe
 from pipeline.report.curves import draw_training_curves
 from pipeline.report.filters import draw_feature_maps, draw_filters, draw_growth, draw_second_layer
-from pipeline.report.mistakes import draw_confusion_matrix, draw_least_sure, draw_misread, draw_reliability
+from pipeline.report.mistakes import draw_confusion_matrix, draw_least_sure, draw_misclassified, draw_reliability
 from pipeline.report.style import render
 from pipeline.tracking.runs import RecordedRun
 from pipeline.training.loop import Trained
 from pipeline.training.schedule import learning_rates
 
-SEARCHED = 500  # test digits that are searched for patches with a strong response of the second layer
+SEARCHED = 500  # test pictures that are searched for patches with a strong response of the second layer
+MOST_CLASSES = 12  # rows of the feature maps
 # Heading and explanation of each picture, by file name, in the order of the page.
 CAPTIONS = {
     "training-curves": (
         "How it learned",
-        "In each epoch the network saw every training digit once. It never learns from the validation digits: they "
+        "In each epoch the network saw every training picture once. It never learns from the validation pictures: they "
         "show whether it generalises or only memorises.",
     ),
     "filters": (
         "What the first layer looks for",
-        "Each filter slides over the picture and responds if the ink matches its weights. Many have become detectors "
+        "Each filter slides over the picture and responds if the pixels match its weights. Many have become detectors "
         "of an edge or a line in one direction.",
     ),
     "filters-over-epochs": (
@@ -49,28 +50,28 @@ CAPTIONS = {
         "strongest responses show what it combines them into: curves, corners, ends of strokes.",
     ),
     "feature-maps": (
-        "What the layers see in each digit",
-        "A feature map is the response of one filter at every place of the picture. In the first layer the digit is "
-        "easy to see. Deeper layers show less of the ink and more of the shapes.",
+        "What the layers see in a picture",
+        "A feature map is the response of one filter at every place of the picture. In the first layer the motif is "
+        "easy to see. Deeper layers show less of its lines and more of its shapes.",
     ),
     "confusion-matrix": (
-        "Which digits it confuses",
-        "A row is the true digit, a column the prediction. Mistakes gather at pairs of digits that look alike.",
+        "Which classes it confuses",
+        "A row is the true class, a column the prediction. Mistakes gather at pairs of classes that look alike.",
     ),
-    "misread-digits": (
+    "misclassified": (
         "What it got wrong",
-        "The misclassified test digits, the most confident first. People misread some of them too, and MNIST labels a "
-        "few of them wrongly.",
+        "The misclassified test pictures, the most confident first. People misread some of them too, and a few labels "
+        "may be wrong, as they are in MNIST.",
     ),
-    "least-sure-digits": (
+    "least-sure": (
         "Where it is least sure",
-        "The two most likely classes of these digits are almost equally likely. A service can pass such digits on to a "
-        "person.",
+        "The two most likely classes of these pictures are almost equally likely. A service can pass such pictures on "
+        "to a person.",
     ),
     "reliability": (
         "Whether its confidence is true",
         "A network that is 80 % sure should be right four times out of five. Calibration divides its scores by one "
-        "number, the temperature, which is fitted on the validation digits.",
+        "number, the temperature, which is fitted on the validation pictures.",
     ),
 }
 
@@ -87,7 +88,7 @@ class Picture:
 def draw(
     recipe: Recipe,
     trained: Trained,
-    digits: Digits,
+    samples: Samples,
     test: Evaluation,
     temperature: float,
 ) -> list[Picture]:
@@ -96,16 +97,17 @@ def draw(
     Args:
         recipe: by which the network was trained.
         trained: the network and its history.
-        digits: the test split.
+        samples: the test split.
         test: the network's answers on the test split.
         temperature: calibrates the confidence.
     """
+    classes = trained.network.task.classes
     figures = {
         "training-curves": draw_training_curves(trained.epochs, learning_rates(recipe, trained.epochs[-1].step)),
-        **_draw_layers(trained.network, trained.growth, digits),
-        "confusion-matrix": draw_confusion_matrix(test),
-        "misread-digits": draw_misread(digits, test, temperature),
-        "least-sure-digits": draw_least_sure(digits, test, temperature),
+        **_draw_layers(trained.network, trained.growth, samples),
+        "confusion-matrix": draw_confusion_matrix(test, classes),
+        "misclassified": draw_misclassified(samples, test, temperature, classes),
+        "least-sure": draw_least_sure(samples, test, temperature, classes),
         "reliability": draw_reliability(test, temperature),
     }
     return [
@@ -115,10 +117,11 @@ def draw(
     ]
 
 
-def _draw_layers(network: Network, growth: Mapping[int, Tensor], digits: Digits) -> dict[str, Figure]:
-    one_of_each = digits.images[[int((digits.labels == label).nonzero()[0]) for label in digits.labels.unique()]]
+def _draw_layers(network: Network, growth: Mapping[int, Tensor], samples: Samples) -> dict[str, Figure]:
+    labels = samples.labels
+    one_of_each = samples.images[[int((labels == label).nonzero()[0]) for label in labels.unique()[:MOST_CLASSES]]]
     with torch.inference_mode():
-        _, maps = network.examine(normalise(one_of_each))
+        _, maps = network.examine(normalise(one_of_each, network.task))
     if not maps:
         return {}
     weights = [convolution.get_parameter("weight").detach() for convolution in network.convolutions]
@@ -128,9 +131,9 @@ def _draw_layers(network: Network, growth: Mapping[int, Tensor], digits: Digits)
         "feature-maps": draw_feature_maps(one_of_each, maps),
     }
     if len(maps) > 1:
-        few = digits.images[:SEARCHED]
+        few = samples.images[:SEARCHED]
         with torch.inference_mode():
-            _, answers = network.examine(normalise(few))
+            _, answers = network.examine(normalise(few, network.task))
         figures["second-layer-filters"] = draw_second_layer(weights[0], weights[1], few, answers[1])
     return figures
 
@@ -141,18 +144,18 @@ def describe(run: RecordedRun) -> dict[str, str]:
     rows = {
         "Test accuracy": _format(numbers, "test_accuracy", "{:.2%}"),
         "Validation accuracy": _format(numbers, "final_validation_accuracy", "{:.2%}"),
-        "More than the dense network": _format(numbers, "test_accuracy_over_dense", "{:+.2%} of the test digits"),
-        "Loss on the test digits": _format(numbers, "test_loss", "{:.4f} nats"),
+        "More than the dense network": _format(numbers, "test_accuracy_over_dense", "{:+.2%} of the test pictures"),
+        "Loss on the test pictures": _format(numbers, "test_loss", "{:.4f} nats"),
         "Temperature": _format(numbers, "temperature", "{:.3f}"),
         "Calibration error": _format(numbers, "test_calibration_error", "{:.4f}"),
         "Calibration error before": _format(numbers, "test_calibration_error_before", "{:.4f}"),
         "Parameters": _format(numbers, "parameters", "{:,.0f}"),
-        "Operations per digit (MACs)": _format(numbers, "macs", "{:,.0f}"),
+        "Operations per picture (MACs)": _format(numbers, "macs", "{:,.0f}"),
         "Epochs": _format(numbers, "epochs", "{:.0f}"),
         "Training time": _format(numbers, "training_seconds", "{:,.0f} s"),
-        "Digits a second": _format(numbers, "training_images_per_second", "{:,.0f}"),
+        "Pictures a second": _format(numbers, "training_images_per_second", "{:,.0f}"),
         "Seed": run.parameters.get("seed", ""),
-        "Data": ", ".join(filter(None, [tags.get("data"), tags.get("data_source")])),
+        "Data": ", ".join(filter(None, map(tags.get, ("dataset", "subset", "data_source")))),
         "Device": tags.get("device", ""),
         "Commit": tags.get("git_commit", ""),
         "Run": run.id,

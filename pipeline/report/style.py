@@ -72,6 +72,16 @@ def tile(axes: Axes, picture: ArrayLike, left: float, top: float, side: float, *
     return axes.imshow(picture, extent=extent, aspect="auto", interpolation="nearest", **colours)
 
 
+def picture_tile(axes: Axes, picture: ArrayLike, left: float, top: float, side: float) -> AxesImage:
+    """Draw a picture of the data set on a canvas: uint8 [height, width] as grey, [height, width, 3] in colour."""
+    return tile(axes, picture, left, top, side, cmap="gray", vmin=0, vmax=255)  # imshow ignores these for colour
+
+
+def shortened(name: str, longest: int = 16) -> str:
+    """A class name that fits next to an axis or below a tile."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def scale(figure: Figure, image: AxesImage, left: float, top: float, height: float, name: str) -> None:
     """Draw the vertical colour scale of an image on a canvas, with its name above; sizes in inches."""
     whole = figure.get_figheight()

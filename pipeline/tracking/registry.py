@@ -1,4 +1,4 @@
-"""MLflow's model registry: the versions of the registered model `digits`, their tags and their aliases."""
+"""MLflow's model registry: a registered model per data set, its versions, their tags and their aliases."""
 
 import hashlib
 import logging
@@ -16,16 +16,19 @@ from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
 from pipeline import PipelineError
+from pipeline.data.names import DIGITS, model_of
 from pipeline.export import ParityError, check_contract
 from pipeline.tracking.connection import once, silence
-from pipeline.tracking.descriptions import MODEL_DESCRIPTION, describe_version
+from pipeline.tracking.descriptions import describe_model, describe_version
 from pipeline.training.fingerprint import PACKAGES, versions
 
 log = logging.getLogger(__name__)
 
-MODEL = "digits"
 CHAMPION, PREVIOUS = "champion", "previous"  # what is served, and what was served before it
-KEPT = ("recipe", "network", "data", "data_digest", "fingerprint", "validation_accuracy", "test_accuracy")
+KEPT = (
+    *("recipe", "network", "dataset", "subset", "data_digest", "fingerprint"),
+    *("validation_accuracy", "test_accuracy"),
+)
 FILE, CHECKSUM = "model.onnx", "sha256"  # the name of a version's file, and of the tag with its checksum
 
 
@@ -43,12 +46,23 @@ class DamagedFileError(RegistryError):
 
 @dataclass(frozen=True)
 class Version:
-    """A version of the registered model."""
+    """A version of a registered model."""
 
     number: int
     run_id: str
     tags: dict[str, str]
     description: str = ""
+    model: str = DIGITS
+
+    @property
+    def dataset(self) -> str:
+        """The data set it was trained on; earlier releases had MNIST alone and no such tag."""
+        return self.tags.get("dataset", "mnist")
+
+    @property
+    def subset(self) -> str:
+        """`full` or `tenth`; earlier releases called this tag `data`."""
+        return self.tags.get("subset") or self.tags.get("data", "")
 
 
 def register(file: Path, example: NDArray[np.uint8], run_id: str | None = None) -> Version:
@@ -56,7 +70,7 @@ def register(file: Path, example: NDArray[np.uint8], run_id: str | None = None) 
 
     Args:
         file: one ONNX file that keeps the contract.
-        example: uint8 [n, 28, 28], shown as the input example.
+        example: uint8 [n, height, width] or [n, height, width, 3], shown as the input example.
         run_id: a run that has one version at most, so that this may be repeated; the active run by default.
     """
     if run_id:
@@ -72,24 +86,26 @@ def register(file: Path, example: NDArray[np.uint8], run_id: str | None = None) 
         input_example=example,
         save_as_external_data=False,  # one file
         onnx_execution_providers=["CPUExecutionProvider"],
-        pip_requirements=[f"{name}=={versions()[name]}" for name in PACKAGES if name.startswith("onnx")],
+        pip_requirements=[f"{each}=={versions()[each]}" for each in PACKAGES if each.startswith("onnx")],
     )
-    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key in KEPT}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    kept = {name: text for name, text in metadata.items() if name in KEPT}
+    name = model_of(metadata.get("dataset", "mnist"))
     kept[CHECKSUM] = hashlib.sha256(file.read_bytes()).hexdigest()
     silence()
     with once():
-        version = _version(mlflow.register_model(logged.model_uri, MODEL, tags=kept))
+        version = _version(mlflow.register_model(logged.model_uri, name, tags=kept))
     if run_id:
         version = of_run(run_id) or version
     client = mlflow.MlflowClient()
-    if not client.get_registered_model(MODEL).description:
-        client.update_registered_model(MODEL, MODEL_DESCRIPTION)
+    if not client.get_registered_model(name).description:
+        client.update_registered_model(name, describe_model(metadata))
     return version
 
 
 def find(fingerprint: str) -> list[Version]:
     """The versions of runs with this fingerprint, the newest first."""
-    return _search(f" and tags.fingerprint = '{fingerprint}'")
+    return _search(f"tags.fingerprint = '{fingerprint}'")
 
 
 def find_intact(fingerprint: str) -> Version | None:
@@ -103,30 +119,30 @@ def find_intact(fingerprint: str) -> Version | None:
     return None
 
 
-def all_versions() -> list[Version]:
-    """All versions, the newest first."""
-    return _search("")
+def all_versions(model: str = DIGITS) -> list[Version]:
+    """All versions of a registered model, the newest first."""
+    return _search(f"name = '{model}'")
 
 
-def get(number: int) -> Version:
+def get(number: int, model: str = DIGITS) -> Version:
     """A version by its number.
 
     Raises:
         RegistryError: there is none.
     """
     try:
-        return _version(mlflow.MlflowClient().get_model_version(MODEL, str(number)))
+        return _version(mlflow.MlflowClient().get_model_version(model, str(number)))
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        there = ", ".join(str(each.number) for each in reversed(all_versions())) or "none"
-        raise RegistryError(f"{MODEL} has no version {number}; there are: {there}.") from None
+        there = ", ".join(str(each.number) for each in reversed(all_versions(model))) or "none"
+        raise RegistryError(f"{model} has no version {number}; there are: {there}.") from None
 
 
-def by_alias(alias: str) -> Version | None:
+def by_alias(alias: str, model: str = DIGITS) -> Version | None:
     """The version that has an alias, if any."""
     try:
-        return _version(mlflow.MlflowClient().get_model_version_by_alias(MODEL, alias))
+        return _version(mlflow.MlflowClient().get_model_version_by_alias(model, alias))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None  # no model of that name yet, or no version with that alias
@@ -135,33 +151,33 @@ def by_alias(alias: str) -> Version | None:
 
 def set_alias(alias: str, version: Version) -> None:
     """Move an alias to a version."""
-    mlflow.MlflowClient().set_registered_model_alias(MODEL, alias, str(version.number))
+    mlflow.MlflowClient().set_registered_model_alias(version.model, alias, str(version.number))
 
 
-def find_number(number: str) -> Version | None:
+def find_number(number: str, model: str = DIGITS) -> Version | None:
     """The version of that number, if there is one; `number` may be any text."""
-    return next((version for version in all_versions() if str(version.number) == number), None)
+    return next((version for version in all_versions(model) if str(version.number) == number), None)
 
 
-def delete_alias(alias: str) -> None:
+def delete_alias(alias: str, model: str = DIGITS) -> None:
     """Take an alias away from whichever version has it."""
-    mlflow.MlflowClient().delete_registered_model_alias(MODEL, alias)
+    mlflow.MlflowClient().delete_registered_model_alias(model, alias)
 
 
 def delete_tag(version: Version, name: str) -> None:
     """Delete a tag of a version."""
-    mlflow.MlflowClient().delete_model_version_tag(MODEL, str(version.number), name)
+    mlflow.MlflowClient().delete_model_version_tag(version.model, str(version.number), name)
 
 
 def set_tag(version: Version, name: str, value: str) -> None:
     """Set a tag of a version."""
-    mlflow.MlflowClient().set_model_version_tag(MODEL, str(version.number), name, value)
+    mlflow.MlflowClient().set_model_version_tag(version.model, str(version.number), name, value)
 
 
 def describe(version: Version, tags: dict[str, str]) -> None:
     """Set a version's description from its new tags, unless a user wrote the present one."""
     if version.description in ("", describe_version(version.tags)):
-        mlflow.MlflowClient().update_model_version(MODEL, str(version.number), describe_version(tags))
+        mlflow.MlflowClient().update_model_version(version.model, str(version.number), describe_version(tags))
 
 
 def download(version: Version, folder: Path) -> Path:
@@ -172,7 +188,7 @@ def download(version: Version, folder: Path) -> Path:
     Raises:
         DamagedFileError: the file is missing or damaged.
     """
-    got = mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{version.number}", dst_path=str(folder))
+    got = mlflow.artifacts.download_artifacts(f"models:/{version.model}/{version.number}", dst_path=str(folder))
     file = Path(got) / FILE
     if not file.exists():
         raise DamagedFileError(version.number, "is missing")
@@ -197,7 +213,7 @@ def check(version: Version) -> None:
 
 
 def _search(condition: str) -> list[Version]:
-    found = map(_version, mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}'{condition}"))
+    found = map(_version, mlflow.MlflowClient().search_model_versions(condition))
     return sorted(found, key=lambda version: version.number, reverse=True)
 
 
@@ -206,7 +222,7 @@ def of_run(run_id: str) -> Version | None:
     client = mlflow.MlflowClient()
     found = sorted(map(_version, client.search_model_versions(f"run_id = '{run_id}'")), key=lambda each: each.number)
     for duplicate in found[1:]:
-        client.delete_model_version(MODEL, str(duplicate.number))
+        client.delete_model_version(duplicate.model, str(duplicate.number))
     return found[0] if found else None
 
 
@@ -220,7 +236,7 @@ def _delete_unregistered(run_id: str) -> None:
 
 def _version(found: ModelVersion) -> Version:
     # MLflow's server returns the number as text, its embedded store as an integer.
-    return Version(int(found.version), found.run_id or "", dict(found.tags), found.description or "")
+    return Version(int(found.version), found.run_id or "", dict(found.tags), found.description or "", found.name)
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:

@@ -14,13 +14,14 @@ import mlflow
 import mlflow.data.numpy_dataset
 import numpy as np
 from matplotlib.figure import Figure
+from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet, Samples
 from pipeline.recipes import Recipe
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.descriptions import MODE, NOTE
@@ -104,21 +105,22 @@ class ActiveRun:
     def log_dataset(self, dataset: DataSet) -> None:
         """Log the training and the validation split as the run's inputs, with the data set's digest."""
         inputs = []
-        for context, digits in (("training", dataset.train), ("validation", dataset.validation)):
+        for context, samples in (("training", dataset.train), ("validation", dataset.validation)):
             source = mlflow.data.numpy_dataset.from_numpy(
-                digits.images.numpy(),
-                targets=digits.labels.numpy(),
-                source=f"http://yann.lecun.com/exdb/mnist/#{dataset.name}",
-                name=f"MNIST-{dataset.name}-{context}",  # MLflow merges inputs of the same name and digest
+                samples.images.numpy(),
+                targets=samples.labels.numpy(),
+                source=CodeDatasetSource({"source": dataset.source}),
+                # MLflow merges inputs of the same name and digest.
+                name=f"{dataset.task.dataset}-{dataset.subset}-{context}",
                 digest=dataset.digest[:36],  # MLflow's limit
             )
             inputs.append({"context": context, "dataset": dict(source._to_mlflow_entity())})
         self._delivery.put("datasets", self.key, {"inputs": inputs})
 
-    def log_predictions(self, digits: Digits, probabilities: Tensor) -> None:
-        """Log labels and PyTorch's probabilities of the test digits as `predictions/test.npz`."""
+    def log_predictions(self, samples: Samples, probabilities: Tensor) -> None:
+        """Log labels and PyTorch's probabilities of the test split as `predictions/test.npz`."""
         content = BytesIO()
-        np.savez_compressed(content, labels=digits.labels.numpy(), probabilities=probabilities.numpy())
+        np.savez_compressed(content, labels=samples.labels.numpy(), probabilities=probabilities.numpy())
         self.log_files({"predictions/test.npz": content.getvalue()})
 
     def log_files(self, files: Mapping[str, bytes | str]) -> None:

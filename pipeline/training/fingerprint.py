@@ -55,7 +55,7 @@ def fingerprint(recipe: Recipe, seed: int, device: torch.device, dataset: DataSe
     Two runs with the same fingerprint on the same machine's CPU end with the same weights.
     """
     decides = {
-        "recipe": {field: value for field, value in asdict(recipe).items() if field not in ("name", "about")},
+        "recipe": {field: value for field, value in asdict(recipe).items() if field not in ("name", "about", "adapts")},
         "seed": seed,
         "device": [device.type, str(choose_precision(device, recipe.mixed_precision))],
         "data": dataset.digest,

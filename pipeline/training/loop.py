@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline import PipelineError
-from pipeline.data.dataset import Digits
+from pipeline.data.dataset import Samples
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build, normalise
 from pipeline.recipes import Augmentation, VGGArchitecture
@@ -108,20 +108,21 @@ class _Training:
     def __init__(self, run: Run) -> None:
         recipe, device = run.recipe, run.device
         self._recipe, self._device, self._precision = recipe, device, run.precision
-        self._digits = run.dataset.train.to(device)
-        if run.batch_size > len(self._digits):
+        self._samples = run.dataset.train.to(device)
+        if run.batch_size > len(self._samples):
             raise TrainingError(
-                f"A batch of {run.batch_size} is larger than the {len(self._digits)} digits: lower the batch size."
+                f"A batch of {run.batch_size} is larger than the {len(self._samples)} pictures: lower the batch size."
             )
         blocks = recipe.network.blocks if isinstance(recipe.network, VGGArchitecture) else ()
-        if 28 >> len(blocks) == 1 and 1 in (run.batch_size, len(self._digits) % run.batch_size):
+        side = min(run.dataset.task.height, run.dataset.task.width)
+        if side >> len(blocks) == 1 and 1 in (run.batch_size, len(self._samples) % run.batch_size):
             raise TrainingError(
-                f"Batches of {run.batch_size} leave one digit for the last batch of an epoch, and batch normalisation "
-                "at 1x1 pixels needs two: change the batch size."
+                f"Batches of {run.batch_size} leave one picture for the last batch of an epoch, and batch "
+                "normalisation at 1x1 pixels needs two: change the batch size."
             )
-        steps = math.ceil(len(self._digits) / run.batch_size) * run.epochs
+        steps = math.ceil(len(self._samples) / run.batch_size) * run.epochs
         torch.manual_seed(run.seed)
-        self.network = build(recipe.network).to(device).to(memory_format=torch.channels_last)
+        self.network = build(recipe.network, run.dataset.task).to(device).to(memory_format=torch.channels_last)
         self._average: Network = copy.deepcopy(self.network) if recipe.averaging else self.network
         # Steps and checkpoints change these tensors in place, so one look-up is enough.
         self._averages, self._numbers = _numbers(self._average), _numbers(self.network)
@@ -139,28 +140,28 @@ class _Training:
         self._begin()
 
     def _begin(self) -> None:
-        """Begin an epoch: `position` counts the digits seen so far, in the random `order`."""
+        """Begin an epoch: `position` counts the samples seen so far, in the random `order`."""
         self._order: Tensor | None = None
         self.position, self.seconds = 0, 0.0
         self.total.zero_()
         self.losses: list[tuple[int, Tensor]] = []
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Yield the rest of the epoch as indices of each batch's digits, int64 [n]."""
+        """Yield the rest of the epoch as indices of each batch's samples, int64 [n]."""
         if self._order is None:
-            self._order = torch.randperm(len(self._digits), generator=self._generator, device=self._device)
+            self._order = torch.randperm(len(self._samples), generator=self._generator, device=self._device)
         left = self._order[self.position :]
         yield from left.split(batch_size) if len(left) else ()
 
     def _learn(self, chosen: Tensor) -> Tensor:
-        """Take one optimizer step on the chosen digits and return their loss; never waits for the device."""
-        images = self._digits.images[chosen].to(torch.float32)
+        """Take one optimizer step on the chosen samples and return their loss; never waits for the device."""
+        images = self._samples.images[chosen].to(torch.float32)
         if self._recipe.augmentation != Augmentation():
-            images = distort(images, self._recipe.augmentation, self._generator)
-        pixels = normalise(images).contiguous(memory_format=torch.channels_last)
+            images = distort(images, self._recipe.augmentation, self._generator, self.network.task.padding)
+        pixels = normalise(images, self.network.task).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, self._precision, self._precision != torch.float32, cache_enabled=False):
             logits = self.network(pixels)
-        labels = self._digits.labels[chosen]
+        labels = self._samples.labels[chosen]
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self._recipe.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
@@ -185,13 +186,13 @@ class _Training:
                 self._require_finite(loss.item())
         return loss
 
-    def validate(self, validation: Digits, started: float) -> Epoch:
+    def validate(self, validation: Samples, started: float) -> Epoch:
         """Compute the metrics of the epoch that started, or resumed, at `started` (`time.perf_counter`).
 
         Raises:
             TrainingError: the loss is no longer finite.
         """
-        train_loss = self.total.item() / len(self._digits)  # waits for the device, so that the time below is true
+        train_loss = self.total.item() / len(self._samples)  # waits for the device, so that the time below is true
         seconds = self.seconds + time.perf_counter() - started
         self._require_finite(train_loss)
         evaluation = evaluate(self.averaged(), validation)
@@ -204,7 +205,7 @@ class _Training:
             validation_loss=evaluation.loss(),
             validation_accuracy=evaluation.accuracy(),
             learning_rate=float(self.optimizer.param_groups[0]["lr"]),
-            images_per_second=len(self._digits) / seconds,
+            images_per_second=len(self._samples) / seconds,
             seconds=seconds,
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.contract import Images, Probabilities
+from serving.contract import Form, Images, Probabilities
 from serving.inference.cores import usable_cores
 from serving.model.onnx_file import Model
 from serving.model.store import Served
@@ -31,12 +31,27 @@ class NoModelError(Exception):
     """No model is in service yet."""
 
 
+class ShapeError(Exception):
+    """The images were decoded for an earlier model, and the model in service now takes another shape.
+
+    Args:
+        found: shape of one image.
+        form: what the model takes.
+    """
+
+    def __init__(self, found: tuple[int, ...], form: Form) -> None:
+        super().__init__(f"images of shape {list(found)}, expected {list(form.shape)}")
+        self.found = found
+        self.form = form
+
+
 @dataclass(frozen=True)
 class Answer:
-    """Probabilities, float32 `[n, 10]`, and the version of the model that computed all of them."""
+    """Probabilities, float32 `[n, classes]`, and the version and the form of the model that computed all of them."""
 
     probabilities: Probabilities
     version: str
+    form: Form
 
 
 @dataclass(eq=False, slots=True)
@@ -94,10 +109,10 @@ class Batcher:
         """Queue images; call this on the event loop only.
 
         Args:
-            images: uint8 `[n, 28, 28]`, n at least 1.
+            images: uint8 `[n, *shape]`, n at least 1.
 
         Returns:
-            A future of the answer; it raises `NoModelError` and the exceptions of ONNX Runtime.
+            A future of the answer; it raises `NoModelError`, `ShapeError` and the exceptions of ONNX Runtime.
 
         Raises:
             OverloadedError: the queue has no room for these images.
@@ -147,7 +162,7 @@ class Batcher:
         self._next()
 
     def _take(self, current: Served) -> tuple[Served | None, Batch]:
-        """Take the model and the images of the next call from the queue.
+        """Take the model and the images of the next call from the queue; refuse images that do not fit the model.
 
         The later parts of a split request use the model of its first part, even after a swap.
         """
@@ -162,11 +177,14 @@ class Batcher:
                 self.waiting -= request.left
                 continue
             wanted = request.served or current
-            served = served or wanted
-            if wanted is not served:
+            if served is not None and wanted is not served:
                 others.append(request)
                 continue
-            request.served = served
+            if request.served is None and (shape := request.images.shape[1:]) != wanted.model.form.shape:
+                self.waiting -= request.left
+                request.answer.set_exception(ShapeError(shape, wanted.model.form))
+                continue
+            served = request.served = wanted
             begin, count = request.begun, min(room, request.left)
             request.begun += count
             batch.append((request, begin, begin + count))
@@ -195,14 +213,14 @@ class Batcher:
     def _hand_out(
         self, batch: Batch, served: Served, waited: list[float], probabilities: Probabilities, seconds: float
     ) -> None:
-        self._metrics.called(waited, probabilities, seconds)
+        self._metrics.called(waited, probabilities, seconds, served.model.form)
         offset = 0
         for request, begin, end in batch:
             request.parts.append(probabilities[offset : offset + end - begin])
             offset += end - begin
             if request.left == 0 and not request.answer.done():
                 whole = request.parts[0] if len(request.parts) == 1 else np.concatenate(request.parts)
-                request.answer.set_result(Answer(whole, served.version))
+                request.answer.set_result(Answer(whole, served.version, served.model.form))
 
     def _fail(self, requests: list[_Request], error: Exception) -> None:
         for request in requests:

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 import onnxruntime
 
-from serving.contract import CONTRACT, GOLDEN_TOLERANCE, Images, Probabilities
+from serving.contract import GOLDEN_TOLERANCE, Form, Images, Probabilities
 from serving.errors import one_line, printable
 from serving.model.metadata import GOLDEN, check_metadata, read_metadata
 from serving.model.onnx_proto import external_file
@@ -46,6 +46,7 @@ class Model:
         path: the file that it was loaded from.
         digest: SHA-256 of the file, in hexadecimal.
         metadata: the file's metadata as strings, without the golden batch.
+        form: what it takes and returns, from the metadata.
         feature_maps: the file's outputs `conv1`, `conv2`, … in this order; `predict` does not compute them.
         seconds_per_image: fastest warm-up time per image, in batches of 8.
         content: the verified bytes; the file in `path` may have changed since.
@@ -54,6 +55,7 @@ class Model:
     path: Path
     digest: str
     metadata: dict[str, str]
+    form: Form
     feature_maps: tuple[str, ...]
     seconds_per_image: float
     content: bytes = field(repr=False)
@@ -83,30 +85,35 @@ class Model:
             session = open_session(content, threads)
         except Exception as error:
             raise ModelError(f"{path} {NOT_LOADED}: {one_line(error)}.") from error
-        metadata = _metadata(path, content)
-        _check_signature(path, session)
-        images, expected = _golden_batch(path, metadata)
+        metadata, form = _metadata(path, content)
+        _check_signature(path, session, form)
+        images, expected = _golden_batch(path, metadata, form)
         maps = _feature_maps(session)
         try:
             session = open_session(keep_outputs(content, "probabilities"), threads)
         except Exception as error:
             raise ModelError(f"{path} cannot be loaded with probabilities alone: {one_line(error)}.") from error
         kept = {name: value for name, value in metadata.items() if not name.startswith(GOLDEN)}
-        model = cls(path, hashlib.sha256(content).hexdigest(), kept, maps, 0.0, content, session)
+        model = cls(path, hashlib.sha256(content).hexdigest(), kept, form, maps, 0.0, content, session)
         model._check_golden_batch(images, expected)
         object.__setattr__(model, "seconds_per_image", model._warm_up())
         return model
 
     def predict(self, images: Images) -> Probabilities:
-        """Compute the calibrated probabilities of the ten digits.
+        """Compute the calibrated probabilities of the classes.
 
         Args:
-            images: uint8 `[batch, 28, 28]`, 0 = background, 255 = ink; at least one.
+            images: uint8 `[batch, *form.shape]`; at least one.
 
         Returns:
-            float32 `[batch, 10]`, rows sum to 1.
+            float32 `[batch, classes]`, rows sum to 1.
         """
         return np.asarray(self._session.run(["probabilities"], {"images": images})[0], np.float32)
+
+    @property
+    def subset(self) -> str:
+        """The part of the data set that it was trained on: `full` or `tenth`."""
+        return self.metadata["data" if self.metadata["contract"] == "1" else "subset"]
 
     def _check_golden_batch(self, images: Images, expected: Probabilities) -> None:
         try:
@@ -129,7 +136,7 @@ class Model:
     def _warm_up(self) -> float:
         fastest = float("inf")
         for batch in (*WARM_UP_BATCHES, 8, 8, 8):
-            images = np.zeros((batch, 28, 28), np.uint8)
+            images = np.zeros((batch, *self.form.shape), np.uint8)
             started = time.perf_counter()
             self.predict(images)
             if batch == 8:
@@ -171,22 +178,24 @@ def open_session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _check_signature(path: Path, session: onnxruntime.InferenceSession) -> None:
+def _check_signature(path: Path, session: onnxruntime.InferenceSession, form: Form) -> None:
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
     if list(inputs) != ["images"] or inputs["images"].type != "tensor(uint8)":
         found = ", ".join(f"{node.name}: {node.type}" for node in inputs.values())
         raise ModelError(f"{path} takes ({found}), but the contract requires a single input images: tensor(uint8).")
     batch, *rest = inputs["images"].shape
-    if isinstance(batch, int) or rest != [28, 28]:
+    if isinstance(batch, int) or tuple(rest) != form.shape:
         raise ModelError(
-            f"{path} takes images {inputs['images'].shape}, but the contract requires [batch, 28, 28], batch symbolic."
+            f"{path} takes images {inputs['images'].shape}, but the contract requires "
+            f"[batch, {', '.join(map(str, form.shape))}], batch symbolic."
         )
     answer = outputs.get("probabilities")
-    if answer is None or answer.type != "tensor(float)" or answer.shape[1:] != [10]:
+    if answer is None or answer.type != "tensor(float)" or answer.shape[1:] != [len(form.classes)]:
         found = ", ".join(f"{node.name}: {node.type} {node.shape}" for node in outputs.values())
         raise ModelError(
-            f"{path} returns ({found}), but the contract requires probabilities: tensor(float) [batch, 10]."
+            f"{path} returns ({found}), but the contract requires probabilities: tensor(float) "
+            f"[batch, {len(form.classes)}], one for each class."
         )
 
 
@@ -195,26 +204,26 @@ def _feature_maps(session: onnxruntime.InferenceSession) -> tuple[str, ...]:
     return tuple(sorted(maps, key=lambda name: int(name.removeprefix("conv"))))
 
 
-def _metadata(path: Path, content: bytes) -> dict[str, str]:
+def _metadata(path: Path, content: bytes) -> tuple[dict[str, str], Form]:
     try:
         metadata = read_metadata(content)
-        if (contract := metadata.get("contract")) != CONTRACT:
-            raise ValueError(f"has contract version {contract!r}, but this service needs {CONTRACT!r}")
-        check_metadata(metadata)
+        return metadata, check_metadata(metadata)
     except ValueError as error:
         raise ModelError(f"{path} {error}.") from None
-    return metadata
 
 
-def _golden_batch(path: Path, metadata: dict[str, str]) -> tuple[Images, Probabilities]:
+def _golden_batch(path: Path, metadata: dict[str, str], form: Form) -> tuple[Images, Probabilities]:
     arrays = []
-    for name, dtype, width in (("golden_images", "u1", 784), ("golden_probabilities", "<f4", 10)):
+    for name, dtype, shape in (
+        ("golden_images", "u1", form.batch),
+        ("golden_probabilities", "<f4", (-1, len(form.classes))),
+    ):
         try:
             content = base64.b64decode(metadata[name], validate=True)
-            arrays.append(np.frombuffer(content, dtype).reshape(-1, width))
+            arrays.append(np.frombuffer(content, dtype).reshape(shape))
         except (KeyError, binascii.Error, ValueError):
             raise ModelError(f"{path} has no readable golden batch: {name} is missing or damaged.") from None
     images, expected = arrays
     if not 0 < len(images) == len(expected):
         raise ModelError(f"{path} has no usable golden batch: {len(images)} images and {len(expected)} answers.")
-    return images.reshape(-1, 28, 28), expected.astype(np.float32)
+    return images, expected.astype(np.float32)

@@ -12,8 +12,8 @@ from serving.model.cache import FILE, Cache
 from serving.model.onnx_file import ModelError
 from serving.settings import Settings
 
-MODEL_NAME = "digits"
 ALIAS = "champion"
+DEFAULT_MODEL = "digits"
 DIGEST_TAG = "sha256"  # of the version's file, in hexadecimal
 DEFAULT_TRACKING_URI = "sqlite:///var/mlflow.db"
 
@@ -86,7 +86,10 @@ class RegistrySource:
     """The champion in MLflow's model registry, with downloads cached in `models` in the cache folder."""
 
     def __init__(self, settings: Settings) -> None:
-        self._cache = Cache(settings.cache_dir / "models")
+        # Each model has a folder: without the registry, the last one of another name must not be served.
+        name = settings.model_name
+        self._cache = Cache(settings.cache_dir / ("models" if name == DEFAULT_MODEL else f"models-{name}"))
+        self._model = name
         self._client: Any = None
         # If the registry is down, fail early and retry, instead of waiting for MLflow's two minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -111,10 +114,10 @@ class RegistrySource:
                     logging.getLogger(name).setLevel(logging.CRITICAL)
                 mlflow.set_tracking_uri(self._uri)
                 self._client = MlflowClient()
-            found = self._client.get_model_version_by_alias(MODEL_NAME, ALIAS)
+            found = self._client.get_model_version_by_alias(self._model, ALIAS)
         except Exception as error:
             if isinstance(error, MlflowException) and error.error_code in NO_CHAMPION:
-                sentence = f"the registry at {self._name} has no {MODEL_NAME}@{ALIAS} yet: train a model first."
+                sentence = f"the registry at {self._name} has no {self._model}@{ALIAS} yet: train a model first."
             else:
                 sentence = f"the registry at {self._name} does not answer."
             raise SourceError(sentence, one_line(error)) from error
@@ -126,7 +129,7 @@ class RegistrySource:
         return Candidate(
             key,
             version,
-            f"registry {self._name} {MODEL_NAME}@{ALIAS}",
+            f"registry {self._name} {self._model}@{ALIAS}",
             lambda: self._download(key, version),
             (lambda: self._download(key, version, again=True)) if cached or digest else None,
             digest,
@@ -154,10 +157,10 @@ class RegistrySource:
 
         try:
             with self._cache.download(key) as folder:
-                download_artifacts(artifact_uri=f"models:/{MODEL_NAME}/{version}", dst_path=str(folder))
+                download_artifacts(artifact_uri=f"models:/{self._model}/{version}", dst_path=str(folder))
         except Exception as error:
-            raise SourceError(f"version {version} of {MODEL_NAME} cannot be downloaded.", one_line(error)) from error
+            raise SourceError(f"version {version} of {self._model} cannot be downloaded.", one_line(error)) from error
         path = self._cache.find(key)
         if path is None:
-            raise ModelError(f"version {version} of {MODEL_NAME} contains no file {FILE}.")
+            raise ModelError(f"version {version} of {self._model} contains no file {FILE}.")
         return path

@@ -6,7 +6,7 @@ import re
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,13 @@ class Store:
         metadata: dict[str, Any] = dict(served.model.metadata)
         for name in NUMBERS:
             metadata[name] = number(name, metadata[name])
-        if metadata["data"] == TENTH:
+        form, subset = served.model.form, served.model.subset
+        if subset == TENTH:
             answer["warning"] = TENTH_NOTE
         answer |= {"version": served.version, "source": served.source, "loaded_since": served.since}
+        shown = {"subset": subset, "data": subset, **asdict(form)}
         # The file chooses the names of its metadata: the service's own entries are first, and prevail.
-        return {**answer, **metadata, **answer}
+        return {**answer, **metadata, **shown, **answer}
 
     def refresh(self) -> bool:
         """Query the source once and swap if it offers another model.
@@ -137,21 +139,22 @@ class Store:
         )
         self.current, self._serving_key = served, candidate.key
         self._loaded.set()
-        self._metrics.set_model(served.version, model.metadata["recipe"])
+        self._metrics.set_model(served.version, model.metadata["recipe"], model.form)
         try:
             self._source.remember(candidate, model.digest)
         except OSError as error:
             logger.warning("Cannot update the cache: %s", error)
         metadata = model.metadata
         logger.info(
-            "Model loaded: version %s, recipe %s, test accuracy %.2f %%, data %s, from %s",
+            "Model loaded: version %s, recipe %s, test accuracy %.2f %%, data %s (%s), from %s",
             served.version,
             metadata["recipe"],
             100 * float(metadata["test_accuracy"]),
-            metadata["data"],
+            model.form.dataset,
+            model.subset,
             served.source,
         )
-        if metadata["data"] == TENTH:
+        if model.subset == TENTH:
             logger.warning("The model in service was %s", TENTH_NOTE)
 
     def _load(self, candidate: Candidate) -> Model:

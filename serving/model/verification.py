@@ -24,7 +24,6 @@ import numpy as np
 import onnxruntime
 
 from serving import __version__
-from serving.contract import SIDE
 from serving.errors import one_line
 from serving.model.onnx_file import Model, ModelError, open_session
 from serving.model.pruning import keep_outputs
@@ -218,7 +217,7 @@ def _verify(path: Path, content: bytes) -> None:
     # The service computes them for its first explanation.
     try:
         session = open_session(keep_outputs(content, *model.feature_maps), 1)
-        maps = session.run(list(model.feature_maps), {"images": np.zeros((1, SIDE, SIDE), np.uint8)})
+        maps = session.run(list(model.feature_maps), {"images": np.zeros((1, *model.form.shape), np.uint8)})
     except Exception as error:
         raise ModelError(f"{path} fails to compute its feature maps: {one_line(error)}.") from error
     for name, found in zip(model.feature_maps, maps, strict=True):

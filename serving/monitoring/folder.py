@@ -17,9 +17,10 @@ from pathlib import Path
 import psutil
 
 PREFIX = "digits-metrics-"
-# Bytes by kind, as prometheus_client names the files. Every endpoint with every status fits, and so do 1,000 versions.
+# Bytes by kind, as prometheus_client names the files. Every endpoint with every status fits, and so do 1,000 versions
+# and all labels of predictions.
 SIZES = {
-    "counter": 2**18,
+    "counter": 2**19,
     "gauge_livemax": 2**18,
     "gauge_livesum": 2**16,
     "gauge_max": 2**16,

@@ -26,9 +26,10 @@ import numpy as np
 from bentoml import server_context
 from numpy.typing import NDArray
 
-from serving.contract import Probabilities
+from serving.contract import Form, Probabilities
 from serving.errors import HUNG_UP
 from serving.monitoring.folder import claim_files
+from serving.monitoring.predictions import Predictions
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
@@ -131,8 +132,10 @@ class Metrics:
         for name in ENDPOINTS:
             self._series_of(name, 200)  # starts at 0, so that rates include the first request
 
-        predicted = counter("digits_predicted_total", "Images by predicted digit.", ["digit"])
-        self._predicted = [predicted.labels(str(digit)) for digit in range(10)]
+        self._predictions = Predictions(
+            counter("digits_predictions_total", "Images by label of the predicted class.", ["label"]),
+            counter("digits_predicted_total", "Images by predicted digit.", ["digit"]),
+        )
         self._confidence = histogram(
             "digits_confidence",
             "Probability of the predicted digit.",
@@ -162,7 +165,7 @@ class Metrics:
         self._in_progress = dict.fromkeys(self._gauges, 0)
         self._last_arrival = 0.0
         self._answered: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-        self._calls: list[tuple[Sequence[float], Probabilities, float]] = []
+        self._calls: list[tuple[Sequence[float], Probabilities, float, Form]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def began(self, path: str) -> str:
@@ -179,15 +182,16 @@ class Metrics:
         self._answered[endpoint, status].append(seconds)
         self._write_soon()
 
-    def called(self, waited: Sequence[float], probabilities: Probabilities, seconds: float) -> None:
+    def called(self, waited: Sequence[float], probabilities: Probabilities, seconds: float, form: Form) -> None:
         """Record a call of the model.
 
         Args:
             waited: seconds in the queue, for each request whose first images are in this call.
-            probabilities: float32 `[n, 10]`.
+            probabilities: float32 `[n, classes]`.
             seconds: duration of the call.
+            form: of the model.
         """
-        self._calls.append((waited, probabilities, seconds))
+        self._calls.append((waited, probabilities, seconds, form))
         self._write_soon()
 
     def write(self) -> None:
@@ -206,17 +210,19 @@ class Metrics:
             _observe_all(histogram, np.array(durations))
         calls, self._calls = self._calls, []
         if calls:
-            waits, answers, seconds = zip(*calls, strict=True)
+            waits, answers, seconds, forms = zip(*calls, strict=True)
             _observe_all(self._queue_seconds, np.fromiter(chain.from_iterable(waits), np.float64))
             _observe_all(self._images_per_call, np.array([len(probabilities) for probabilities in answers]))
             _observe_all(self._model_seconds, np.array(seconds))
-            probabilities = np.concatenate(answers)
-            _observe_all(self._confidence, probabilities.max(1))
-            for counter, count in zip(self._predicted, np.bincount(probabilities.argmax(1), minlength=10), strict=True):
-                counter.inc(int(count))
+            for form in dict.fromkeys(forms):  # more than one after a swap
+                of_form = [answer for answer, its in zip(answers, forms, strict=True) if its is form]
+                probabilities = np.concatenate(of_form)
+                _observe_all(self._confidence, probabilities.max(1))
+                self._predictions.count(probabilities.argmax(1), form)
 
-    def set_model(self, version: str, recipe: str) -> None:
-        """Set the model in service in this worker."""
+    def set_model(self, version: str, recipe: str, form: Form) -> None:
+        """Set the model in service in this worker; the counters of its classes start at 0."""
+        self._predictions.start(form)
         if self._served is not None:
             self._served.set(0)
         self._served = self._model_info.labels(version, recipe)

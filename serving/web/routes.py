@@ -17,19 +17,19 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import __version__
-from serving.contract import Images, Probabilities
-from serving.decoding.arrays import from_json, from_raw
+from serving.contract import MNIST, Form, Images
+from serving.decoding.arrays import expected, from_json, from_raw
 from serving.decoding.forms import files_of_form
 from serving.decoding.lanes import Lanes
 from serving.decoding.pictures import Pictures, read_pictures
 from serving.errors import RequestError
-from serving.inference.batching import Batcher, NoModelError, OverloadedError
+from serving.inference.batching import Batcher, NoModelError, OverloadedError, ShapeError
 from serving.inference.explain import QUEUE, Explainer
 from serving.model.store import Store
 from serving.monitoring.metrics import NO_MODEL, REASONS, Metrics
 from serving.settings import Settings, listed
 from serving.web import openapi
-from serving.web.answers import FAILED, JSON, Answer, Header, error, version_in_service
+from serving.web.answers import FAILED, JSON, Answer, Header, encode, error, version_in_service
 from serving.web.bodies import Bodies
 from serving.web.connections import check_connected, result_while_connected
 from serving.web.hosts import Hosts
@@ -68,16 +68,6 @@ class Parts(Protocol):
     metrics: Metrics
 
 
-def encode(probabilities: Probabilities) -> bytes:
-    """Encode float32 `[n, 10]` as a JSON list of `{"digit", "confidence", "probabilities"}`, in order."""
-    answers = [
-        {"digit": digit, "confidence": row[digit], "probabilities": row}
-        for digit, row in zip(probabilities.argmax(1).tolist(), probabilities, strict=True)
-    ]
-    # orjson writes the shortest digits of a float32, not those of the nearest double.
-    return orjson.dumps(answers, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
 class ShortPath:
     """An ASGI middleware that answers the service's own routes.
 
@@ -94,7 +84,7 @@ class ShortPath:
         self._batcher, self._explainer = parts.batcher, parts.explainer
         self._bodies = Bodies(settings.max_body_bytes, settings.client_seconds)
         self._lanes = Lanes()
-        self._document = openapi.read(settings)
+        self._document = MNIST, openapi.read(settings, MNIST)
         pages = read_pages()
         access = Access(settings, (page.path for page in pages))
         self._checks = [Hosts(listed(settings.allowed_hosts)).check, *([access.check] if access else [])]
@@ -145,9 +135,11 @@ class ShortPath:
             else:
                 read = partial(self._images_or_pictures, media_type, body, content_type)
                 found = await self._lanes.read(len(body), partial(_if_connected, scope, read))
-            if isinstance(found, Pictures):  # in a thread: a small file may hold a large picture
-                found = await self._lanes.decode(found.seconds, partial(_if_connected, scope, found.decode))
+            if isinstance(found, Pictures):
+                return await self._read_pictures(reader, scope, found)
             return await reader(scope, found)
+        except ShapeError as other:
+            raise _other_shape(other) from None
         except OverloadedError:
             raise self._overloaded() from None
         except NoModelError:
@@ -155,10 +147,19 @@ class ShortPath:
         finally:
             self._bodies.release(len(body))
 
+    async def _read_pictures(self, reader: Reader, scope: Scope, pictures: Pictures) -> Answer:
+        """Decode pictures in a thread, because a small file may hold a large picture, and compute the answer."""
+        while True:
+            decode = partial(_if_connected, scope, lambda: pictures.decode(self._form()))
+            try:
+                return await reader(scope, await self._lanes.decode(pictures.seconds, decode))
+            except ShapeError:
+                pass  # swapped meanwhile: pictures fit any model, once they are decoded for it
+
     async def _predict(self, scope: Scope, images: Images) -> Answer:
         check_connected(scope)
         predicted = await result_while_connected(scope, self._batcher.submit(images))
-        return Answer(encode(predicted.probabilities), predicted.version)
+        return Answer(encode(predicted.probabilities, predicted.form), predicted.version)
 
     async def _explain(self, scope: Scope, images: Images) -> Answer:
         try:
@@ -172,7 +173,12 @@ class ShortPath:
         return Answer(orjson.dumps(described, option=orjson.OPT_INDENT_2))
 
     async def _docs(self, _scope: Scope, _receive: Receive) -> Answer:
-        return Answer(self._document)
+        described, document = self._document
+        form = served.model.form if (served := self._store.current) else MNIST
+        if form is not described:
+            document = openapi.read(self._settings, form)
+            self._document = form, document
+        return Answer(document)
 
     async def _render_metrics(self, _scope: Scope, _receive: Receive) -> Answer:
         self._metrics.write()
@@ -181,11 +187,17 @@ class ShortPath:
     def _images_or_pictures(self, media_type: bytes, body: bytes, content_type: bytes) -> Images | Pictures:
         most = self._settings.max_images
         if media_type == JSON:
-            return from_json(body, most)
+            return from_json(body, most, self._form())
         if media_type == BYTES:
-            return from_raw(body, most)
+            return from_raw(body, most, self._form())
         # Starlette's form parser drops truncated files silently and reports too many files as a malformed form.
         return read_pictures(files_of_form(body, content_type, most), self._settings.max_picture_pixels)
+
+    def _form(self) -> Form:
+        """Return the form of the model in service at the moment."""
+        if (served := self._store.current) is None:
+            raise self._no_model()
+        return served.model.form
 
     def _uniform(self, scope: Scope, send: Send) -> Send:
         """Wrap `send`: BentoML's responses get the version header, its plain-text errors become JSON."""
@@ -252,6 +264,14 @@ def _if_connected(scope: Scope, work: Callable[[], Result]) -> Result:
     """Work in a thread, unless the client disconnected while the request waited for the thread."""
     check_connected(scope)
     return work()
+
+
+def _other_shape(error: ShapeError) -> RequestError:
+    return RequestError(
+        422,
+        f"the model was replaced while the request waited, and images of shape {list(error.found)} do not fit the new "
+        f"one, which takes {list(error.form.shape)}; {expected(error.form)}.",
+    )
 
 
 def _not_allowed(scope: Scope) -> str:

@@ -56,7 +56,7 @@ def open_page(chromium: Browser, service: Service) -> OpenPage:  # noqa: F811
         page.on("request", lambda request: requests.append(request.url))
         page.goto(f"{at.rstrip('/')}{path}")
         if path == "/draw":
-            expect(page.locator("#model")).to_contain_text("of the test digits")
+            expect(page.locator("#model")).to_contain_text("of the test pictures")
         yield page
         context.close()
         assert [text for text in errors if not (allowed and allowed in text)] == []

@@ -168,12 +168,12 @@ def test_messages_do_not_move_the_paper(open_page: OpenPage, size: tuple[int, in
 
 def test_keyboard_reaches_all_controls_and_draws(page: Page) -> None:
     reached = []
-    for _ in range(5):
+    for _ in range(6):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.localName"))
         ring = "element => getComputedStyle(element.closest('label') ?? element).outlineStyle"
         assert page.locator(":focus").evaluate(ring) == "solid", reached
-    assert reached == ["paper", "undo", "clear", "file", "summary"]
+    assert reached == ["paper", "undo", "clear", "file", "camera", "summary"]
     page.keyboard.press("Enter")
     expect(page.get_by_text("with the keyboard alone")).to_be_visible()
     page.locator("#paper").focus()

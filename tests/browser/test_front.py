@@ -35,7 +35,9 @@ def test_front_page_shows_the_model_in_service(open_page: OpenPage, service: Ser
         "Test accuracy": f"{100 * about['test_accuracy']:.2f} %",
         "Validation accuracy": f"{100 * about['validation_accuracy']:.2f} %",
         "Parameters": f"{about['parameters']:,}",
-        "Training data": "the bundled tenth of MNIST",
+        "Training data": "the bundled tenth of mnist",
+        "Classes": "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "Pictures": "28 \N{MULTIPLICATION SIGN} 28 pixels",
     }
 
 

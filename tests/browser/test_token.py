@@ -29,7 +29,7 @@ def test_token_is_entered_once_and_stays_in_the_tab(
             page.get_by_label("Access token").press("Enter")
             expect(page.locator("#state")).to_have_text("Ready.")
             page.goto(f"{service.url}/draw")
-            expect(page.locator("#model")).to_contain_text("of the test digits")
+            expect(page.locator("#model")).to_contain_text("of the test pictures")
             draw(page, [[(0.5, 0.2), (0.5, 0.8)]])
             expect(page.locator("#digit")).to_have_text("1")
             expect(page.get_by_label("Access token")).to_have_count(0)

@@ -9,7 +9,17 @@ from typing import Any
 
 from pipeline.__main__ import COMMANDS
 
-TAGS = {"recipe", "data", "fingerprint", "validation_accuracy", "test_accuracy", "sha256", "verdict", "promoted"}
+TAGS = {
+    "recipe",
+    "dataset",
+    "subset",
+    "fingerprint",
+    "validation_accuracy",
+    "test_accuracy",
+    "sha256",
+    "verdict",
+    "promoted",
+}
 EPOCHS = 2
 
 

@@ -22,9 +22,9 @@ KILLS = {"train": 6, "compare": 2, "publish": 4, "promote": 8, "rollback": 8}
 if SIZE == "full":
     KILLS = {"train": 40, "compare": 15, "publish": 15, "promote": 30, "rollback": 30}
 KILLED = -9
-GATE = ["--data", "tenth", "--significance", "0.000001", "--minimum-accuracy"]
+GATE = ["--subset", "tenth", "--significance", "0.000001", "--minimum-accuracy"]
 TRAIN = ["train", "--recipe", "dense", *GATE, "0.5"]
-COMPARE = ["compare", "--data", "tenth", "--recipes", "dense"]
+COMPARE = ["compare", "--subset", "tenth", "--recipes", "dense"]
 
 
 class Zygote:

@@ -21,7 +21,7 @@ from tests.processes import running, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-GATE = ["--data", "tenth", "--minimum-accuracy", "0.5"]
+GATE = ["--subset", "tenth", "--minimum-accuracy", "0.5"]
 TRAIN = ["train", *GATE, "--recipe", "dense"]
 
 

@@ -103,7 +103,7 @@ def serve() -> None:
     RECIPES["dense"] = replace(RECIPES["dense"], epochs=2, batch_size=256)
     with tempfile.TemporaryDirectory() as folder:
         ready = main(
-            ["train", "--recipe", "dense", "--data", "tenth", "--minimum-accuracy", "0", "--state-dir", folder]
+            ["train", "--recipe", "dense", "--subset", "tenth", "--minimum-accuracy", "0", "--state-dir", folder]
         )
     del os.environ["MLFLOW_TRACKING_URI"]  # MLflow sets it in its process
     print(json.dumps({"code": ready, "calls": 0}), flush=True)

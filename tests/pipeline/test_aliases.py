@@ -14,8 +14,8 @@ from tests.pipeline.conftest import Done
 
 pytestmark = pytest.mark.slow
 
-LENIENT = ["--data", "tenth", "--minimum-accuracy", "0.5", "--significance", "0.000001"]
-STRICT = ["--data", "tenth", "--minimum-accuracy", "1"]
+LENIENT = ["--subset", "tenth", "--minimum-accuracy", "0.5", "--significance", "0.000001"]
+STRICT = ["--subset", "tenth", "--minimum-accuracy", "1"]
 WRITES = [
     "set_registered_model_alias",
     "delete_registered_model_alias",

@@ -23,8 +23,8 @@ from tests.pipeline.tracking.proxy import HANG, PASS, REFUSE, Proxy, proxy_of
 pytestmark = pytest.mark.slow
 
 SHORT = replace(RECIPES["dense"], epochs=2, batch_size=256)  # no other network has to be trained first
-TRAIN = ["train", "--data", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.5"]
-PUBLISH = ["publish", "--data", "tenth", "--minimum-accuracy", "0.5"]
+TRAIN = ["train", "--subset", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.5"]
+PUBLISH = ["publish", "--subset", "tenth", "--minimum-accuracy", "0.5"]
 
 
 class Told(logging.Handler):

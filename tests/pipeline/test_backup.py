@@ -20,7 +20,7 @@ from tests.processes import ROOT, mlflow_server, running, wait_until
 
 pytestmark = pytest.mark.slow
 
-TRAIN = ["train", "--data", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.5"]
+TRAIN = ["train", "--subset", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.5"]
 
 
 def pipeline(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

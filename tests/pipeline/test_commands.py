@@ -21,7 +21,7 @@ from tests.processes import ROOT, free_port, mlflow_server, running, wait_until
 
 pytestmark = pytest.mark.slow
 
-DENSE = ["train", "--data", "tenth", "--recipe", "dense"]
+DENSE = ["train", "--subset", "tenth", "--recipe", "dense"]
 
 
 def pipeline(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,7 @@ def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_
 ) -> None:
     done = pipeline(*DENSE, "--state-dir", str(tmp_path / "var"))
     assert done.returncode == 1  # the dense network does not reach the minimum
-    assert "There is no champion to serve: version 1 was not promoted: it reads 9" in last_line(done)
+    assert "There is no champion to serve: version 1 was not promoted: it classifies 9" in last_line(done)
     assert {path.name for path in (tmp_path / "var").iterdir()} == {"mlflow.db", "artifacts", "checkpoints"}
     assert "Device: " in done.stderr
     assert "dense, epoch 5/5: loss" in done.stderr
@@ -62,7 +62,7 @@ def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_
     assert lower.returncode == 0  # without a champion, another minimum judges it again
     assert any("skipping training" in line for line in lower.log)
     assert "Champion: version 1" in lower.log[-1]
-    higher = command("promote", "--data", "tenth", "--minimum-accuracy", "1", *here)
+    higher = command("promote", "--subset", "tenth", "--minimum-accuracy", "1", *here)
     assert higher.returncode == 0
     assert higher.log[-1] == "Version 1 is already champion."
     folder = command("export", "--to", str(tmp_path), *here)
@@ -81,7 +81,7 @@ def test_train_without_a_server_keeps_all_in_one_folder_and_says_why_nothing_is_
         (["train", "--device", "tpu"], {}, "PIPELINE_DEVICE (--device) cannot be 'tpu'"),
         (["train"], {"PIPELINE_SED": "1"}, "There is no setting PIPELINE_SED: did you mean PIPELINE_SEED?"),
         (["train"], {"MNIST_DIR": "/nowhere"}, "MNIST_DIR=/nowhere is not a folder"),
-        (["train", "--data", "full"], {"MNIST_DIR": "/nowhere"}, "set it to the folder that holds MNIST/raw/"),
+        (["train", "--subset", "full"], {"MNIST_DIR": "/nowhere"}, "set it to the folder that holds MNIST/raw/"),
         (["fly"], {}, "invalid choice: 'fly'"),
         ([], {}, "COMMAND"),
     ],
@@ -110,7 +110,7 @@ def test_unreachable_mlflow_is_waited_for_and_then_told(tmp_path: Path, command:
 
 
 def test_commands_on_an_empty_registry_say_what_to_do(state: Path, command: Callable[..., Done]) -> None:
-    for arguments in (["export", "--to", "model.onnx"], ["promote", "--data", "tenth"], ["rollback"]):
+    for arguments in (["export", "--to", "model.onnx"], ["promote", "--subset", "tenth"], ["rollback"]):
         done = command(*arguments, "--state-dir", str(state))
         assert done.returncode == 1
         assert "python -m pipeline" in done.log[-1]
@@ -143,7 +143,7 @@ def test_docker_stop_ends_a_run_in_order(tmp_path: Path, state: Path) -> None:
         "-m",
         "pipeline",
         "train",
-        "--data",
+        "--subset",
         "tenth",
         "--state-dir",
         str(state),
@@ -177,7 +177,7 @@ def test_mlflow_that_goes_away_for_good_is_one_sentence(tmp_path: Path, empty_st
 def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path, empty_store: Path) -> None:
     recipe = tmp_path / "short.toml"
     recipe.write_text("epochs_on_tenth = 4\nbatch_size = 64\none_cycle = true\naveraging = 0.9\nlearning_rate = 0.003")
-    command = ["train", "--data", "tenth", "--recipe", str(recipe), "--minimum-accuracy", "0.5"]
+    command = ["train", "--subset", "tenth", "--recipe", str(recipe), "--minimum-accuracy", "0.5"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         folder.mkdir()
@@ -211,7 +211,7 @@ def test_run_that_was_killed_goes_on_and_ends_with_the_same_model(tmp_path: Path
 
 def test_run_that_was_stopped_again_and_again_has_all_it_said_in_one_log(tmp_path: Path, state: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, "-m", "pipeline", "train", "--data", "tenth", "--recipe", "dense"]
+    command = [sys.executable, "-m", "pipeline", "train", "--subset", "tenth", "--recipe", "dense"]
     command += ["--state-dir", str(state), "--minimum-accuracy", "0.5"]
     for reached in ("dense, epoch 1/5", "dense, epoch 2/5"):
         with running(command, {}, log) as process:

@@ -144,6 +144,6 @@ def test_interrupted_training_promises_what_holds(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(mlflow, "set_experiment", interrupt)
-    done = command("train", "--data", "tenth", "--state-dir", str(state), *flags)
+    done = command("train", "--subset", "tenth", "--state-dir", str(state), *flags)
     assert done.returncode == 130
     assert told in done.log[-1]

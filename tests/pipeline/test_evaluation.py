@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.data.dataset import DataSet
+from pipeline.data.dataset import MNIST, DataSet
 from pipeline.evaluation import Evaluation, evaluate, fit_temperature
 from pipeline.networks import Network, normalise
 
@@ -10,7 +10,7 @@ from pipeline.networks import Network, normalise
 def test_predictions_do_not_depend_on_batches(network: Network, tenth: DataSet) -> None:
     judged = evaluate(network, tenth.read_test())
     with torch.inference_mode():
-        expected = network(normalise(tenth.read_test().images))
+        expected = network(normalise(tenth.read_test().images, MNIST))
     torch.testing.assert_close(judged.logits, expected, atol=1e-4, rtol=1e-4)
     assert judged.accuracy() == pytest.approx((expected.argmax(1) == tenth.read_test().labels).float().mean().item())
 

@@ -1,4 +1,5 @@
 import base64
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from pipeline import evaluation, export
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import MNIST, DataSet, Samples, Task
 from pipeline.export import ExportedNetwork, ParityError, check_contract, check_parity
-from pipeline.networks import DenseNet, MNISTConvNet, Network
+from pipeline.networks import DenseNet, MNISTConvNet, Network, build
+from pipeline.recipes import RECIPES
 
 
 def metadata_of(file: Path) -> dict[str, str]:
@@ -38,7 +40,7 @@ def test_file_keeps_the_contract(model_file: Path) -> None:
 
 def test_metadata_describes_network_data_and_accuracy(model_file: Path, tenth: DataSet) -> None:
     metadata = metadata_of(model_file)
-    assert metadata["contract"] == "1"
+    assert metadata["contract"] == "2"
     assert metadata["network"] == "MNISTConvNet"
     assert metadata["parameters"] == "421642"
     assert metadata["data_digest"] == tenth.digest
@@ -46,6 +48,10 @@ def test_metadata_describes_network_data_and_accuracy(model_file: Path, tenth: D
     assert float(metadata["temperature"]) > 0
     assert 0.9 < float(metadata["validation_accuracy"]) <= 1
     assert metadata["created"].endswith("+00:00")
+    assert (metadata["dataset"], metadata["subset"]) == ("mnist", "tenth")
+    assert json.loads(metadata["classes"]) == list("0123456789")
+    assert [metadata[name] for name in ("height", "width", "channels")] == ["28", "28", "1"]
+    assert json.loads(metadata["preparation"]) == {"name": "stroke"}
 
 
 def test_golden_batch_holds_the_probabilities_of_pytorch(model_file: Path, network: Network) -> None:
@@ -70,13 +76,13 @@ def test_file_and_network_agree(model_file: Path, network: Network, tenth: DataS
 
 def test_dense_network_is_exported_without_feature_maps(tenth: DataSet, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
-    few = Digits(tenth.train.images[:20], tenth.train.labels[:20])
-    export.export(DenseNet().eval(), 1.0, {}, few, [few], file)
+    few = Samples(tenth.train.images[:20], tenth.train.labels[:20])
+    export.export(DenseNet(MNIST).eval(), 1.0, {}, few, [few], file)
     assert [value.name for value in onnx.load(file).graph.output] == ["probabilities"]
 
 
 def test_file_that_differs_from_the_network_is_refused(model_file: Path, network: Network, tenth: DataSet) -> None:
-    other = ExportedNetwork(MNISTConvNet(), 1.0).eval()
+    other = ExportedNetwork(MNISTConvNet(MNIST), 1.0).eval()
     with pytest.raises(ParityError, match=r"at batch size 1, .* labels differ"):
         check_parity(other, model_file, [tenth.validation])
     colder = ExportedNetwork(network, float(metadata_of(model_file)["temperature"]) * 1.01).eval()
@@ -100,7 +106,7 @@ def test_refused_file_is_deleted(
     network: Network, tenth: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "TOLERANCE", -1.0)  # no prediction can agree
-    few = Digits(tenth.train.images[:20], tenth.train.labels[:20])
+    few = Samples(tenth.train.images[:20], tenth.train.labels[:20])
     with pytest.raises(ParityError):
         export.export(network, 1.0, {}, few, [few], tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
@@ -124,3 +130,38 @@ def test_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
 
 def test_golden_digits_are_two_of_each_class(tenth: DataSet) -> None:
     assert export.choose_golden(tenth.validation).labels.tolist() == sorted([*range(10)] * 2)
+
+
+COLOURED = Task("shapes", ("dot", "ring", "übrig"), 32, 20, 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), {"name": "fit"})
+
+
+def test_colour_pictures_of_any_shape_are_exported_and_proven(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    images = torch.randint(0, 256, (200, *COLOURED.shape), dtype=torch.uint8)
+    samples, file = Samples(images, torch.arange(200) % 3), tmp_path / "model.onnx"
+    golden = export.choose_golden(samples)
+    for architecture in (RECIPES["default"].network, RECIPES["best"].network):
+        network = build(architecture, COLOURED).eval()
+        export.export(network, 1.5, {"subset": "full"}, golden, [samples], file)
+        assert export.read_form(file) == (COLOURED.classes, (32, 20, 3))
+        assert json.loads(metadata_of(file)["mean"]) == [0.5, 0.4, 0.3]
+        expected = evaluation.evaluate(network, samples).probabilities(1.5).numpy()
+        np.testing.assert_allclose(export.predict(file, samples), expected, atol=1e-4)
+
+
+def test_file_whose_classes_do_not_match_its_output_is_refused(model_file: Path, tmp_path: Path) -> None:
+    model = onnx.load(model_file)
+    next(entry for entry in model.metadata_props if entry.key == "classes").value = '["a", "b"]'
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ParityError, match="`probabilities` does not match `probabilities`"):
+        check_contract(tmp_path / "model.onnx")
+
+
+def test_file_of_contract_1_is_one_of_mnist(model_file: Path, tmp_path: Path) -> None:
+    model = onnx.load(model_file)
+    kept = [entry for entry in model.metadata_props if entry.key not in ("classes", "height", "width", "channels")]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, tmp_path / "model.onnx")
+    assert export.read_form(tmp_path / "model.onnx") == (tuple("0123456789"), (28, 28))
+    check_contract(tmp_path / "model.onnx")

@@ -17,18 +17,18 @@ from PIL import Image
 
 from pipeline import export
 from pipeline.__main__ import main
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet, Samples
 from pipeline.recipes import RECIPES
 from pipeline.report import illustrations
 from pipeline.report import page as report
 from pipeline.tracking import descriptions, registry
 from pipeline.training import fingerprint as provenance
-from tests.conftest import QUICK
 from tests.pipeline.recorded import artifact, experiment, runs
+from tests.trained import QUICK
 
 pytestmark = pytest.mark.slow
 
-TRAIN = ["train", "--data", "tenth", "--recipe", "quick", "--minimum-accuracy", "0.93"]
+TRAIN = ["train", "--subset", "tenth", "--recipe", "quick", "--minimum-accuracy", "0.93"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_pictures_report_and_console_log_are_artifacts() -> None:
         assert b64encode(picture).decode() in page, name
     for value in (
         f"<h1>quick-1 (tenth): test accuracy {run.data.metrics['test_accuracy']:.2%}</h1>",
-        f"<td>{run.data.metrics['test_accuracy_over_dense']:+.2%} of the test digits</td>",
+        f"<td>{run.data.metrics['test_accuracy_over_dense']:+.2%} of the test pictures</td>",
         f"<td>{run.info.run_id}</td>",
         '<p class="warning">Trained on the bundled tenth',
     ):
@@ -139,7 +139,7 @@ def test_descriptions_of_experiment_run_model_and_version_hold_the_key_facts() -
         f"{quick.info.experiment_id}/runs/{quick.info.run_id}/artifacts/report.html?workflowType=machine_learning)"
         f"\n\n{QUICK.about}\n\n421,642 parameters, 5 epochs, "
     )
-    assert "Data: tenth (" in note
+    assert "Data: mnist (tenth) (" in note
     assert "Trained on the bundled tenth" in note
     assert dense.data.tags["mlflow.note.content"].startswith("Test accuracy 9")
     assert "points" not in dense.data.tags["mlflow.note.content"].splitlines()[0]
@@ -147,7 +147,7 @@ def test_descriptions_of_experiment_run_model_and_version_hold_the_key_facts() -
     assert "`champion`" in mlflow.MlflowClient().get_registered_model("digits").description
     assert registry.get(1).description == (
         f"Test accuracy {metrics['test_accuracy']:.2%}, validation {metrics['final_validation_accuracy']:.2%}, "
-        f"recipe quick, data tenth.\n\nPromoted: {registry.get(1).tags['verdict']}."
+        f"recipe quick, data mnist (tenth).\n\nPromoted: {registry.get(1).tags['verdict']}."
     )
 
 
@@ -211,7 +211,7 @@ def test_same_settings_data_and_code_are_not_trained_again(told: list[str]) -> N
     expected = "Version 1 already matches these settings, data and code; skipping training (--fresh repeats it)."
     assert told[-3] == expected
     assert told[-2] == f"Runs: {descriptions.describe_experiment()}"
-    assert told[-1].startswith("Champion: version 1 (quick, ")
+    assert told[-1].startswith("Champion: version 1 of digits (quick, ")
     assert len(runs()) == 2
 
 
@@ -220,7 +220,7 @@ def test_export_writes_the_champion(tmp_path: Path, told: list[str], tenth: Data
     assert main(["export", "--to", str(target)]) == 0
     assert told[-1].startswith(f"Version 1 is in {target} (")
     assert onnx.load(target).graph.input[0].name == "images"
-    few = Digits(tenth.validation.images[:10], tenth.validation.labels[:10])
+    few = Samples(tenth.validation.images[:10], tenth.validation.labels[:10])
     assert export.predict(target, few).shape == (10, 10)
 
 
@@ -233,7 +233,7 @@ def test_export_to_the_standard_output_is_the_file_alone(
 
 
 def test_worse_version_is_refused_and_the_champion_stays(told: list[str]) -> None:
-    assert main(["train", "--data", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.8"]) == 0
+    assert main(["train", "--subset", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.8"]) == 0
     assert any("Version 2 is not promoted: it is worse than the champion" in line for line in told)
     assert "Not promoted: it is worse than the champion" in registry.get(2).description
     assert told[-1].startswith("Champion: version 1")
@@ -255,7 +255,7 @@ def test_fresh_trains_again_and_rollback_goes_back_and_forth(told: list[str]) ->
 
 
 def test_promote_judges_the_version_that_is_named(told: list[str]) -> None:
-    gate = ["--data", "tenth", "--minimum-accuracy", "0.8"]
+    gate = ["--subset", "tenth", "--minimum-accuracy", "0.8"]
     assert main(["promote", "--version", "2", *gate]) == 1
     assert told[-1] == "Version 2 did not pass the gate."
     mlflow.MlflowClient().update_model_version("digits", "3", "A description of the user.")

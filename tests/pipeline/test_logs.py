@@ -38,7 +38,7 @@ def run(*command: str, **environment: str) -> tuple[int, list[dict[str, Any]]]:
 
 def test_every_line_of_a_training_is_json(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(RECIPE)
-    command = ["-m", "pipeline", "train", "--data", "tenth", "--recipe", str(tmp_path / "mine.toml")]
+    command = ["-m", "pipeline", "train", "--subset", "tenth", "--recipe", str(tmp_path / "mine.toml")]
     code, log = run(*command, "--state-dir", str(tmp_path / "var"), PIPELINE_LOG_FORMAT="json")
     assert code == 1
     for line in log:

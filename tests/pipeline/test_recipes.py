@@ -54,7 +54,7 @@ def test_recipe_is_read_from_a_file(tmp_path: Path) -> None:
         ("[network]\nfilter = [8]", "no field network.filter (did you mean filters?)"),
         ("[network]\nname = 'DenseNet'\nfilters = [8]", "no field network.filters (the fields are name)"),
         ("network = 'DenseNet'", "network: input should be a valid dictionary"),
-        ("[augmentation]\nflip = 1", "no field augmentation.flip (the fields are rotation, scale, shear, shift, "),
+        ("[augmentation]\ntilt = 1", "no field augmentation.tilt (the fields are rotation, scale, shear, shift, "),
         ("[augmentation]\nrotate = 1", "no field augmentation.rotate (did you mean rotation?)"),
         ("name = 'default'", "name: default is a built-in recipe; choose another name"),
         ("epochs: 3", "the file is not TOML"),

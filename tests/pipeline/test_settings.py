@@ -26,7 +26,7 @@ def compare(*flags: str) -> CompareSettings:
 
 def test_defaults_just_work() -> None:
     settings = train()
-    assert (settings.recipe, settings.seed, settings.device, settings.data) == ("default", 1, "auto", "auto")
+    assert (settings.recipe, settings.seed, settings.device, settings.subset) == ("default", 1, "auto", "auto")
     assert not settings.fresh
 
 
@@ -36,6 +36,20 @@ def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytes
     monkeypatch.setenv("MNIST_DIR", "/digits")
     settings = train("--seed", "3")
     assert (settings.seed, settings.recipe, settings.mnist_dir) == (3, "dense", Path("/digits"))
+
+
+def test_earlier_name_of_the_subset_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train("--data", "tenth").subset == train("--data=tenth").subset == "tenth"
+    monkeypatch.setenv("PIPELINE_DATA", "tenth")
+    assert train().subset == "tenth"
+    monkeypatch.setenv("PIPELINE_SUBSET", "full")
+    assert train().subset == "full"
+
+
+def test_folder_of_a_data_set_is_read_without_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASET_DIR", "/fashion")
+    monkeypatch.setenv("PIPELINE_DATASET", "fashion-mnist")
+    assert (train().dataset, train().dataset_dir) == ("fashion-mnist", Path("/fashion"))
 
 
 def test_flags_of_one_command_have_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,12 +75,23 @@ def test_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("PIPELINE_RECIPE", "defualt", "PIPELINE_RECIPE (--recipe) cannot be 'defualt': there is no such recipe"),
         ("PIPELINE_DEVICE", "tpu", "PIPELINE_DEVICE (--device) cannot be 'tpu': Input should be 'auto', 'cuda'"),
-        ("PIPELINE_DATA", "half", "PIPELINE_DATA (--data) cannot be 'half': Input should be 'auto', 'full' or 'tenth'"),
+        ("PIPELINE_SUBSET", "half", "PIPELINE_SUBSET (--subset) cannot be 'half': Input should be 'auto', 'full' or"),
+        ("PIPELINE_DATA", "half", "PIPELINE_SUBSET (--subset) cannot be 'half': Input should be 'auto', 'full' or"),
+        (
+            "PIPELINE_DATASET",
+            "fashoin",
+            "PIPELINE_DATASET (--dataset) cannot be 'fashoin': there is no data set of that",
+        ),
+        ("PIPELINE_SIZE", "7", "PIPELINE_SIZE (--size) cannot be '7': Input should be greater than or equal to 8"),
         ("PIPELINE_SEED", "-1", "PIPELINE_SEED (--seed) cannot be '-1': Input should be greater than or equal to 0"),
         ("PIPELINE_SEED", "one", "PIPELINE_SEED (--seed) cannot be 'one': Input should be a valid integer"),
         ("PIPELINE_MINIMUM_ACCURACY", "98", "PIPELINE_MINIMUM_ACCURACY (--minimum-accuracy) cannot be '98'"),
         ("PIPELINE_RECIPEE", "dense", "There is no setting PIPELINE_RECIPEE: did you mean PIPELINE_RECIPE?"),
-        ("PIPELINE_XYZZY", "1", "There is no setting PIPELINE_XYZZY: the settings are: MNIST_DIR, PIPELINE_DATA"),
+        (
+            "PIPELINE_XYZZY",
+            "1",
+            "There is no setting PIPELINE_XYZZY: the settings are: DATASET_DIR, MNIST_DIR, PIPELINE_DATASET",
+        ),
     ],
 )
 def test_wrong_setting_is_refused_by_name(

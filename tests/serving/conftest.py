@@ -22,7 +22,18 @@ from serving.model.sources import NOISY
 from serving.settings import Settings
 from tests.processes import free_port, running, wait_until
 
+from .handmade import COLOUR, metadata_of, write_model
 from .registry import Registry
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+NAMED_DIGITS = {
+    "dataset": "folder:named",
+    "classes": NAMES,
+    "height": 28,
+    "width": 28,
+    "channels": 1,
+    "preparation": {"name": "stroke"},
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,37 @@ def variant(model_file: Path, tmp_path: Path) -> Callable[[Callable[[onnx.ModelP
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def colour_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of contract version 2 for colour pictures of 32x32 pixels, with four classes."""
+    return write_model(tmp_path_factory.mktemp("colour") / "colour.onnx", COLOUR)
+
+
+@pytest.fixture
+def version_1(variant: Callable[..., Path]) -> Path:
+    """The trained model in contract version 1, whatever the pipeline writes today."""
+
+    def change(model: onnx.ModelProto) -> None:
+        for name in ("subset", *NAMED_DIGITS):
+            set_metadata(model, name, None)
+        for name, value in (("data", "tenth"), ("contract", "1")):
+            set_metadata(model, name, value)
+
+    return variant(change, "version-1.onnx")
+
+
+@pytest.fixture
+def version_2(variant: Callable[..., Path]) -> Path:
+    """The trained model in contract version 2, with names for its classes."""
+
+    def change(model: onnx.ModelProto) -> None:
+        set_metadata(model, "data", None)
+        for name, value in {**metadata_of(NAMED_DIGITS), "subset": "full", "contract": "2"}.items():
+            set_metadata(model, name, value)
+
+    return variant(change, "version-2.onnx")
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,11 @@ def test_answers_are_those_of_the_model_in_order(
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-model-version"] == Model.load(model_file).digest[:12]
     answers = answer.json()
-    assert [list(one) for one in answers] == [["digit", "confidence", "probabilities"]] * count
+    assert [list(one) for one in answers] == [["digit", "confidence", "probabilities", "class", "label"]] * count
     found = np.array([one["probabilities"] for one in answers])
     assert np.abs(found - expected).max() < 1e-5
-    assert [one["digit"] for one in answers] == expected.argmax(1).tolist()
+    assert [one["digit"] for one in answers] == [one["class"] for one in answers] == expected.argmax(1).tolist()
+    assert [one["label"] for one in answers] == [str(one["digit"]) for one in answers]
     assert [one["confidence"] for one in answers] == found.max(1).tolist()
 
 
@@ -72,9 +73,10 @@ def test_model_route_describes_the_model_and_the_service(service: Service, model
     assert described["version"] == answer.headers["x-model-version"]
     assert described["source"] == f"file {model_file}"
     metadata = Model.load(model_file).metadata
-    assert {name: described[name] for name in ("run_id", "recipe", "network", "data")} == {
-        name: metadata[name] for name in ("run_id", "recipe", "network", "data")
+    assert {name: described[name] for name in ("run_id", "recipe", "network")} == {
+        name: metadata[name] for name in ("run_id", "recipe", "network")
     }
+    assert described["data"] == described["subset"] == "tenth"
     assert described["validation_accuracy"] == float(metadata["validation_accuracy"])
     assert described["parameters"] == int(metadata["parameters"])
     assert service.client.head("/model").status_code == 200

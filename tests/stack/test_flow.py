@@ -186,7 +186,7 @@ def test_model_survives_down_and_up(stack: Stack, test_digits: Digits) -> None:
 
 
 def test_no_model_is_served_below_the_minimum_accuracy(another_stack: Callable[..., Stack]) -> None:
-    stack = another_stack(PIPELINE_DATA="tenth", PIPELINE_RECIPE="dense", PIPELINE_MINIMUM_ACCURACY="1.0")
+    stack = another_stack(PIPELINE_SUBSET="tenth", PIPELINE_RECIPE="dense", PIPELINE_MINIMUM_ACCURACY="1.0")
     failed = stack.compose("up", "--detach", check=False, timeout=600)
     assert failed.returncode != 0
     assert stack.inspect("train")["State"]["ExitCode"] != 0

@@ -28,7 +28,7 @@ class SecureStack(Stack):
             COMPOSE_FILE="docker-compose.yml:docker-compose.secure.yml",
             SECRETS_DIR=str(secrets),
             PUBLIC_HOST="127.0.0.1",
-            PIPELINE_DATA="tenth",
+            PIPELINE_SUBSET="tenth",
             PIPELINE_RECIPE="dense",
             PIPELINE_MINIMUM_ACCURACY="0.8",
         )

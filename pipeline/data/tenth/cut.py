@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data import mnist
+from pipeline.data import named
+from pipeline.data.catalogue import CATALOGUE
+from pipeline.data.files import Files
 from pipeline.data.split import VALIDATION_SHARE, apportion, validation_mask
 
 DRAW_SEED = b"a tenth of MNIST"
@@ -22,8 +24,9 @@ IMAGES, LABELS = 2051, 2049  # magic numbers of IDX files with bytes in three di
 
 def cut(raw: Path, folder: Path) -> None:
     """Read the four files of the full MNIST in `raw` and write a tenth of each, compressed, to `folder`."""
-    for part in ("train", "t10k"):
-        digits = mnist.read(raw, part, "full")
+    files = Files(CATALOGUE["mnist"], raw)
+    for part in ("train", "test"):
+        digits = named.read(files, part)
         images, labels = digits.images.numpy(), digits.labels.numpy()
         per_class = apportion(np.bincount(labels, minlength=10), len(labels) // 10)
         if part == "train":
@@ -33,8 +36,9 @@ def cut(raw: Path, folder: Path) -> None:
             chosen = np.sort(np.append(chosen, _draw(images, labels, held_out, held_out_per_class)))
         else:
             chosen = _draw(images, labels, np.ones(len(labels), dtype=bool), per_class)
-        _write(folder / f"{part}-images-idx3-ubyte.gz", IMAGES, images[chosen])
-        _write(folder / f"{part}-labels-idx1-ubyte.gz", LABELS, labels[chosen].astype(np.uint8))
+        images_file, labels_file = files.entry.files_of(part)
+        _write(folder / f"{images_file}.gz", IMAGES, images[chosen])
+        _write(folder / f"{labels_file}.gz", LABELS, labels[chosen].astype(np.uint8))
 
 
 def _draw(

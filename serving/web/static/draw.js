@@ -14,6 +14,7 @@ export class Paper {
     this.sheets = [EMPTY];
     this.stroke = null; // the unfinished stroke, a list of [x, y]
     this.pen = null; // position of the keyboard's pen, once an arrow key was pressed
+    this.takesStrokes = true; // false: only pictures are shown
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
@@ -30,6 +31,14 @@ export class Paper {
 
   get isEmpty() {
     return !this.sheet.picture && this.sheet.strokes.length === 0;
+  }
+
+  // Take strokes, or pictures alone: then a drawing is removed.
+  accept(strokes) {
+    if (this.takesStrokes === strokes) return;
+    this.takesStrokes = strokes;
+    this.pen = this.stroke = null;
+    if (!strokes && this.sheet.strokes.length) this.clear();
   }
 
   undo() {
@@ -115,7 +124,7 @@ export class Paper {
   }
 
   down(event) {
-    if (this.pointer !== undefined || event.button !== 0) return; // a second finger, another button
+    if (!this.takesStrokes || this.pointer !== undefined || event.button !== 0) return; // a second finger, another button
     this.pointer = event.pointerId;
     this.pen = null;
     this.canvas.setPointerCapture(event.pointerId);
@@ -145,7 +154,7 @@ export class Paper {
 
   key(event) {
     const arrow = ARROWS[event.key];
-    if (event.ctrlKey || event.metaKey || event.altKey || (!arrow && event.key !== " ")) return;
+    if (!this.takesStrokes || event.ctrlKey || event.metaKey || event.altKey || (!arrow && event.key !== " ")) return;
     event.preventDefault();
     this.pen ??= [SIDE / 2, SIDE / 4];
     if (arrow) {

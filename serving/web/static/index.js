@@ -13,7 +13,9 @@ const ROWS = {
   "Test accuracy": (about) => percent(about.test_accuracy),
   "Validation accuracy": (about) => percent(about.validation_accuracy),
   Parameters: (about) => about.parameters.toLocaleString("en"),
-  "Training data": (about) => (about.data === "tenth" ? "the bundled tenth of MNIST" : "MNIST"),
+  "Training data": (about) => (about.subset === "tenth" ? `the bundled tenth of ${about.dataset}` : about.dataset),
+  Classes: (about) => (about.classes.length <= 20 ? about.classes.join(", ") : `${about.classes.length}`),
+  Pictures: (about) => `${about.height} × ${about.width} pixels${about.channels === 3 ? ", in colour" : ""}`,
   "In service since": (about) => new Date(about.loaded_since).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }),
 };
 

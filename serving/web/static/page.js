@@ -1,6 +1,7 @@
 // The page: sends the drawing and shows the answer.
 
 import { Asker } from "./ask.js";
+import { Camera } from "./camera.js";
 import { Paper } from "./draw.js";
 import * as show from "./show.js";
 import { fetchWithToken } from "./token.js";
@@ -33,7 +34,7 @@ const asker = new Asker(send, answered, () => {
 
 async function send(picture, signal) {
   const body = new FormData();
-  body.append("files", picture, "digit");
+  body.append("files", picture, "picture");
   const response = await fetchWithToken(route, { method: "POST", body, signal }, again);
   const found = await response.json();
   if (response.status === 501 && route === "explain") {
@@ -70,6 +71,7 @@ async function poll() {
     const about = await response.json();
     if (response.status === 401) return show.trouble(about.error);
     if (about.version !== version) route = "explain";
+    if (about.ready && about.version !== version) adapt(about);
     version = about.version;
     show.model(about);
     if (document.getElementById("trouble").textContent === UNREACHABLE) {
@@ -80,6 +82,14 @@ async function poll() {
     show.trouble(UNREACHABLE);
     show.stale(!paper.isEmpty);
   }
+}
+
+// Show the classes of another model, and let it have strokes only if it reads them; a picture is sent again.
+function adapt(about) {
+  show.form(about);
+  paper.accept(about.preparation.name === "stroke");
+  if (!paper.isEmpty) asker.ask(() => paper.content(), true);
+  else show.empty();
 }
 
 // After a token was entered.
@@ -98,6 +108,12 @@ function open(files) {
   );
 }
 
+new Camera(
+  document.getElementById("camera"),
+  document.getElementById("viewfinder"),
+  (file, bitmap) => paper.open(file, bitmap),
+  show.trouble,
+);
 document.getElementById("undo").addEventListener("click", () => paper.undo());
 document.getElementById("clear").addEventListener("click", () => paper.clear());
 document.getElementById("file").addEventListener("change", (event) => {

@@ -1,6 +1,8 @@
-// Display of the answer, the 28x28 image, the saliency and the feature maps.
+// Display of the answer, the network input, the saliency and the feature maps, for the form of the model in service.
 
-const SIDE = 28;
+const ALL_BARS = 12; // classes above which only the most probable ones have a bar
+const MOST_BARS = 10;
+const LONG = 2; // characters of a class name above which it is shown smaller
 const CELL = 56; // pixels of a feature map on its canvas
 const GAP = 4;
 // Minimum log-odds of full colour, so that weak pixels do not look strong when all are weak.
@@ -15,16 +17,35 @@ function write(id, text) {
   if (byId(id).textContent !== text) byId(id).textContent = text;
 }
 
-const bars = Array.from({ length: 10 }, (_, digit) => {
-  const [row, label, bar, fill, percent] = ["li", "span", "span", "i", "span"].map((tag) => document.createElement(tag));
-  label.textContent = digit;
-  bar.className = "bar";
-  percent.className = "percent";
-  bar.append(fill);
-  row.append(label, bar, percent);
-  byId("bars").append(row);
-  return { row, fill, percent };
-});
+let classes = []; // names, in the order of the probabilities
+let bars = [];
+
+// Prepare the page for a model: its classes, the size of its input, and strokes or pictures.
+export function form({ classes: names, height, width, channels, preparation, dataset }) {
+  classes = names;
+  const takesStrokes = preparation.name === "stroke";
+  const isMnist = dataset === "mnist";
+  document.body.classList.toggle("no-strokes", !takesStrokes);
+  write("title", takesStrokes ? `Draw ${isMnist ? "a digit" : `for ${dataset}`}` : `Show a picture for ${dataset}`);
+  document.title = byId("title").textContent;
+  write("invitation", takesStrokes ? "Draw here" : "Open, drop or paste a picture");
+  byId("paper").setAttribute("aria-label", takesStrokes ? "Paper to draw on" : "The picture");
+  const how = takesStrokes ? "scaled and centred as in MNIST" : "the whole picture";
+  write("form", `${height} × ${width} pixels${channels === 3 ? " in colour" : ""}, ${how}`);
+  byId("seen").setAttribute("aria-label", `Network input, ${height} by ${width} pixels`);
+  for (const id of ["seen", "saliency"]) Object.assign(byId(id), { height, width });
+  byId("bars").replaceChildren();
+  byId("bars").classList.toggle("worded", classes.some((name) => name.length > LONG));
+  bars = classes.slice(0, classes.length > ALL_BARS ? MOST_BARS : ALL_BARS).map(() => {
+    const [row, label, bar, fill, percent] = ["li", "span", "span", "i", "span"].map((tag) => document.createElement(tag));
+    bar.className = "bar";
+    percent.className = "percent";
+    bar.append(fill);
+    row.append(label, bar, percent);
+    byId("bars").append(row);
+    return { row, label, fill, percent };
+  });
+}
 
 export function trouble(text) {
   write("trouble", text);
@@ -42,19 +63,19 @@ export function busy(is) {
 export function model(about) {
   if (!about.ready) return write("model", `No model is in service: ${about.problem}`);
   const accuracy = percentage(about.test_accuracy, 2);
-  const tenth = about.data === "tenth" ? ", trained on a tenth of MNIST" : "";
-  return write("model", `Model “${about.recipe}”, version ${about.version}: recognises ${accuracy} of the test digits${tenth}`);
+  const tenth = about.subset === "tenth" ? ", trained on a tenth of MNIST" : "";
+  return write("model", `Model “${about.recipe}”, version ${about.version}: recognises ${accuracy} of the test pictures${tenth}`);
 }
 
 // Remove the answer; `text` takes its place.
-export function empty(text = "Nothing is drawn yet.") {
+export function empty(text = "There is no picture yet.") {
   document.body.classList.remove("unsure");
   write("digit", "–");
   write("confidence", text);
   write("spoken", "");
-  shares(Array(10).fill(0), -1);
-  for (const id of ["seen", "saliency"]) byId(id).getContext("2d").clearRect(0, 0, SIDE, SIDE);
-  byId("maps").replaceChildren(paragraph("Each feature map shows where one filter responds to your digit."));
+  shares(classes.map(() => 0), -1);
+  clear("seen", "saliency");
+  byId("maps").replaceChildren(paragraph("Each feature map shows where one filter responds to your picture."));
 }
 
 // Show an answer of /explain, or of /predict/files without maps; screen readers read it when it is settled.
@@ -62,12 +83,14 @@ export function answer(found, isSettled) {
   const sure = found.sure ?? found.confidence >= 0.9;
   const percent = percentage(found.confidence, 1);
   document.body.classList.toggle("unsure", !sure);
-  write("digit", sure ? `${found.digit}` : `${found.digit}?`);
+  byId("digit").classList.toggle("long", found.label.length > LONG);
+  write("digit", sure ? found.label : `${found.label}?`);
   write("confidence", sure ? percent : `${percent}: not sure`);
-  if (isSettled) write("spoken", `${sure ? "It is a" : "Not sure, perhaps a"} ${found.digit}, ${percent}.`);
-  shares(found.probabilities, found.digit);
+  const article = found.label.length > LONG ? "" : "a ";
+  if (isSettled) write("spoken", `${sure ? "It is" : "Not sure, perhaps"} ${article}${found.label}, ${percent}.`);
+  shares(found.probabilities, found.class);
   if (!found.image) {
-    for (const id of ["seen", "saliency"]) byId(id).getContext("2d").clearRect(0, 0, SIDE, SIDE);
+    clear("seen", "saliency");
     byId("maps").replaceChildren(paragraph("The model in service has no feature maps."));
     return;
   }
@@ -78,22 +101,36 @@ export function answer(found, isSettled) {
 }
 
 function shares(probabilities, best) {
-  bars.forEach(({ row, fill, percent }, digit) => {
-    row.classList.toggle("best", digit === best);
-    fill.style.width = `${100 * probabilities[digit]}%`;
-    percent.textContent = best < 0 ? "" : percentage(probabilities[digit], 1);
+  const order = classes.map((_, index) => index);
+  // With many classes, the most probable ones come first; with few, each keeps its place.
+  if (classes.length > ALL_BARS) order.sort((one, other) => probabilities[other] - probabilities[one]);
+  bars.forEach(({ row, label, fill, percent }, place) => {
+    const index = order[place];
+    label.textContent = label.title = classes[index];
+    row.classList.toggle("best", index === best);
+    fill.style.width = `${100 * probabilities[index]}%`;
+    percent.textContent = best < 0 ? "" : percentage(probabilities[index], 1);
   });
 }
 
+function clear(...ids) {
+  for (const id of ids) byId(id).getContext("2d").clearRect(0, 0, byId(id).width, byId(id).height);
+}
+
+// Strokes appear in the page's colours, light or dark; other pictures as they are.
 function image(rows, { paper, ink }) {
-  paint(byId("seen"), SIDE, SIDE, rows.flat(), (value) => mix(paper, ink, value / 255));
+  const isStroke = !document.body.classList.contains("no-strokes");
+  paint(byId("seen"), rows[0].length, rows.length, rows.flat(), (value) => {
+    if (Array.isArray(value)) return value;
+    return isStroke ? mix(paper, ink, value / 255) : [value, value, value];
+  });
 }
 
 function saliency(found, colours) {
   const drops = found.saliency.flat();
-  const ink = found.image.flat();
+  const ink = found.image.flat().map((value) => (Array.isArray(value) ? Math.max(...value) : value));
   const strongest = Math.max(LEAST, ...drops.map(Math.abs));
-  paint(byId("saliency"), SIDE, SIDE, drops, (drop, at) => {
+  paint(byId("saliency"), found.image[0].length, found.image.length, drops, (drop, at) => {
     const ground = mix(colours.paper, colours.ink, (0.22 * ink[at]) / 255);
     return mix(ground, drop > 0 ? colours.for : colours.against, Math.abs(drop) / strongest);
   });

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.training import accuracy
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet, Samples
 from pipeline.training.loop import Trained, train
 from pipeline.training.run import Run
 
@@ -17,7 +17,7 @@ def test_held_out_digits_are_evaluated_and_not_learned_from(
 ) -> None:
     recipe = tmp_path / "short.toml"
     recipe.write_text("epochs = 1\nbatch_size = 100\n")
-    learned_from: list[Digits] = []
+    learned_from: list[Samples] = []
 
     def recorded(run: Run) -> Trained:
         learned_from.append(run.dataset.train)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.datasets import MNIST
+from torchvision import datasets
 
 from benchmarks.training import chapter
-from pipeline.data.mnist import TENTH
+from pipeline.data.catalogue import TENTH
+from pipeline.data.dataset import MNIST
 from pipeline.networks import MNISTConvNet, count_parameters, normalise
 
 CPU = torch.device("cpu")
@@ -25,12 +26,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_network_equals_ours() -> None:
-    theirs, ours = chapter.ChapterNetwork(), MNISTConvNet()
+    theirs, ours = chapter.ChapterNetwork(), MNISTConvNet(MNIST)
     assert count_parameters(theirs) == 421_642
     with torch.no_grad():
         for copy, original in zip(ours.parameters(), theirs.parameters(), strict=True):
             copy.copy_(original)
-        pixels = normalise(torch.randint(0, 256, (4, 28, 28)))
+        pixels = normalise(torch.randint(0, 256, (4, 28, 28)), MNIST)
         torch.testing.assert_close(ours(pixels), theirs(pixels))
 
 
@@ -49,6 +50,6 @@ def test_loop_learns_from_folder(folder: Path) -> None:
 def test_images_are_normalised_like_ours(folder: Path) -> None:
     train, _ = chapter.load(str(folder), 480, limit=480)
     images, _ = next(iter(train))
-    everything = MNIST(str(folder), train=True).data[:480]
-    torch.testing.assert_close(images.mean(), normalise(everything).mean())
-    torch.testing.assert_close(images.std(), normalise(everything).std())
+    everything = datasets.MNIST(str(folder), train=True).data[:480]
+    torch.testing.assert_close(images.mean(), normalise(everything, MNIST).mean())
+    torch.testing.assert_close(images.std(), normalise(everything, MNIST).std())

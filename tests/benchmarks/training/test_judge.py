@@ -10,12 +10,12 @@ from benchmarks.training import judge as judging
 from benchmarks.training.judge import Judge, Reached
 from benchmarks.training.sprint import sprint
 from benchmarks.training.timed_run import JUDGE_EVERY, finished_at
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet, Samples
 from pipeline.evaluation import Evaluation, evaluate
 from pipeline.networks import Network
 from pipeline.training.loop import train
-from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import short
+from tests.trained import QUICK
 
 AVERAGED = replace(QUICK, averaging=0.9)
 
@@ -25,7 +25,7 @@ def slow_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that advances 1 s for each look at it, and 1000 s for each evaluation of the test digits."""
     now = [0.0]
 
-    def evaluate_slowly(network: Network, digits: Digits) -> Evaluation:
+    def evaluate_slowly(network: Network, digits: Samples) -> Evaluation:
         now[0] += 1000.0
         return evaluate(network, digits)
 

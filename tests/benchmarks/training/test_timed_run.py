@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.training.timed_run import multiplications, operations
-from tests.conftest import QUICK
+from tests.trained import QUICK
 
 
 def test_operations_of_chapter_network_match_count_by_hand() -> None:

@@ -1,18 +1,21 @@
 import gzip
 import os
 import shutil
-import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipeline.data import mnist
-from pipeline.data.dataset import DataSet
-from pipeline.data.mnist import CHECKSUMS, TENTH, DataError
+from pipeline.data import mnist, named
+from pipeline.data.catalogue import CATALOGUE, TENTH
+from pipeline.data.dataset import MNIST, DataSet
+from pipeline.data.files import Files
+from pipeline.data.names import DataError
 from pipeline.data.tenth.cut import cut
 
-FILES = list(CHECKSUMS["tenth"])
+ENTRY = CATALOGUE["mnist"]
+FILES = ENTRY.files
 
 
 def pixels(images: torch.Tensor) -> set[bytes]:
@@ -30,7 +33,12 @@ def test_tenth_has_a_tenth_of_each_split(tenth: DataSet) -> None:
     assert tenth.train.images.dtype == torch.uint8
     assert tenth.train.images.shape == (5_500, 28, 28)
     assert tenth.train.labels.dtype == torch.int64
-    assert (tenth.name, tenth.subset) == ("tenth", True)
+    assert (tenth.subset, tenth.is_part) == ("tenth", True)
+
+
+def test_task_is_mnists(tenth: DataSet) -> None:
+    assert tenth.task == MNIST
+    assert tenth.minimum_accuracy == 0.98
 
 
 @pytest.mark.full
@@ -38,7 +46,7 @@ def test_full_set_has_55000_training_and_5000_validation_digits(full_mnist: Data
     assert (len(full_mnist.train), len(full_mnist.validation)) == (55_000, 5_000)
     assert len(full_mnist.read_test()) == 10_000
     assert not pixels(full_mnist.train.images) & pixels(full_mnist.validation.images)
-    assert (full_mnist.name, full_mnist.subset) == ("full", False)
+    assert (full_mnist.subset, full_mnist.is_part) == ("full", False)
 
 
 @pytest.mark.full
@@ -61,6 +69,10 @@ def test_digest_of_the_full_set(full_mnist: DataSet) -> None:
     assert full_mnist.digest.startswith("c65580678af93f1e")
 
 
+def test_digest_of_the_tenth(tenth: DataSet) -> None:
+    assert tenth.digest.startswith("5604eaf75a60039b")
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_altered_file_is_named(file: str, tmp_path: Path) -> None:
     folder = copy_of_tenth(tmp_path)
@@ -68,7 +80,7 @@ def test_altered_file_is_named(file: str, tmp_path: Path) -> None:
     content[-1] ^= 1
     (folder / f"{file}.gz").write_bytes(gzip.compress(bytes(content)))
     with pytest.raises(DataError, match=f"{file} is truncated or altered"):
-        mnist._load("tenth", folder, "test")
+        named._load(ENTRY, "tenth", folder, "test")
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500])
@@ -77,14 +89,14 @@ def test_truncated_file_is_named(keep: int, tmp_path: Path) -> None:
     file = folder / f"{FILES[0]}.gz"
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(DataError, match=FILES[0]):
-        mnist._load("tenth", folder, "test")
+        named._load(ENTRY, "tenth", folder, "test")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     folder = copy_of_tenth(tmp_path)
     (folder / f"{FILES[2]}.gz").unlink()
     with pytest.raises(DataError, match=f"{FILES[2]} is missing"):
-        mnist._load("tenth", folder, "test")
+        named._load(ENTRY, "tenth", folder, "test")
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs the permissions of POSIX")
@@ -96,7 +108,7 @@ def test_unreadable_file_is_named_and_not_called_missing(hidden: str, tmp_path: 
     os.seteuid(65534 if user == 0 else user)  # root may read everything
     try:
         with pytest.raises(DataError, match="is not readable: correct its owner or its mode"):
-            mnist.read(folder, "train", "tenth")
+            named.read(Files(ENTRY, folder, "tenth"), "train")
     finally:
         os.seteuid(user)
         folder.chmod(0o700)
@@ -106,7 +118,7 @@ def test_images_in_place_of_labels_are_refused(tmp_path: Path) -> None:
     folder = copy_of_tenth(tmp_path)
     shutil.copy(folder / f"{FILES[0]}.gz", folder / f"{FILES[1]}.gz")
     with pytest.raises(DataError, match=f"{FILES[1]} is truncated or altered"):
-        mnist._load("tenth", folder, "test")
+        named._load(ENTRY, "tenth", folder, "test")
 
 
 def test_plain_file_takes_precedence_over_compressed_file(tmp_path: Path, tenth: DataSet) -> None:
@@ -114,7 +126,7 @@ def test_plain_file_takes_precedence_over_compressed_file(tmp_path: Path, tenth:
     for file in FILES:
         (folder / file).write_bytes(gzip.decompress((folder / f"{file}.gz").read_bytes()))
         (folder / f"{file}.gz").write_bytes(b"damaged")
-    dataset = mnist._load("tenth", folder, "test")
+    dataset = named._load(ENTRY, "tenth", folder, "test")
     assert dataset.digest == tenth.digest
     assert torch.equal(dataset.read_test().images, tenth.read_test().images)
     assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, *(f"{file}.gz" for file in FILES)])
@@ -122,7 +134,7 @@ def test_plain_file_takes_precedence_over_compressed_file(tmp_path: Path, tenth:
 
 def test_test_digits_damaged_after_loading_are_refused(tmp_path: Path) -> None:
     folder = copy_of_tenth(tmp_path)
-    dataset = mnist._load("tenth", folder, "test")
+    dataset = named._load(ENTRY, "tenth", folder, "test")
     (folder / f"{FILES[3]}.gz").write_bytes(gzip.compress(b"damaged"))
     with pytest.raises(DataError, match=f"{FILES[3]} is truncated or altered"):
         dataset.read_test()
@@ -159,30 +171,16 @@ def test_missing_full_set_names_its_expected_place(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("mirrors_without_mnist")
 def test_auto_falls_back_to_the_tenth_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = mnist.load("auto", None, tmp_path)
-    assert dataset.subset
+    assert dataset.is_part
     assert "could not be downloaded" in dataset.source
     assert "USING THE BUNDLED TENTH" in caplog.text
-
-
-def test_stalled_download_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release, downloaded = threading.Event(), threading.Event()
-
-    def hang(_: object) -> None:
-        release.wait(60)
-        downloaded.set()
-
-    monkeypatch.setattr("torchvision.datasets.MNIST.download", hang)
-    monkeypatch.setattr(mnist, "STALL_TIMEOUT", 1.0)
-    problem = mnist._download(tmp_path)
-    assert problem == "no progress within 1 s"
-    assert not downloaded.is_set()
-    release.set()
 
 
 def test_earlier_download_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenth: DataSet) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     copy_of_tenth(raw)
-    monkeypatch.setitem(CHECKSUMS, "full", CHECKSUMS["tenth"])  # the tenth stands in for the full set
-    monkeypatch.setattr(mnist, "_download", lambda _: pytest.fail("started a download"))
+    stand_in = replace(ENTRY, unpacked={"full": ENTRY.unpacked["tenth"]})  # the tenth stands in for the full set
+    monkeypatch.setitem(CATALOGUE, "mnist", stand_in)
+    monkeypatch.setattr(named, "download", lambda *_: pytest.fail("started a download"))
     assert mnist.load("auto", None, tmp_path).source == "download"

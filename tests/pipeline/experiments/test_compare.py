@@ -67,7 +67,7 @@ def listener(folder: Path) -> Iterator[Told]:
         patch.chdir(folder)
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
-        train = ["train", "--data", "tenth", "--recipe", "small.toml", "--minimum-accuracy", "0.1"]
+        train = ["train", "--subset", "tenth", "--recipe", "small.toml", "--minimum-accuracy", "0.1"]
         assert main([*train, "--state-dir", str(folder)]) == 0
         assert compare(folder, "small", "other") == 0
         yield handler
@@ -89,7 +89,7 @@ def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def compare(folder: Path, *recipes: str, seeds: int = 2, fresh: bool = False) -> int:
     names = [f"{name}.toml" for name in recipes]
-    where = ["--data", "tenth", "--state-dir", str(folder), "--seeds", str(seeds)]
+    where = ["--subset", "tenth", "--state-dir", str(folder), "--seeds", str(seeds)]
     return main(["compare", *where, *(["--fresh"] if fresh else []), "--recipes", *names])
 
 
@@ -168,7 +168,7 @@ def test_table_is_there_for_people_with_a_picture_and_the_origin_of_each_number(
     (parent,) = parents()
     caption, _, heading, _, small, other = artifact(parent, "comparison.md").decode().splitlines()
     assert caption.startswith("Mean ± standard deviation over 2 seeds; ")
-    assert "the bundled tenth of MNIST: expect lower accuracy" in caption
+    assert "the bundled tenth of mnist: expect lower accuracy" in caption
     assert heading.startswith("| recipe | parameters | MACs | epochs | seeds | validation % | test % | seconds |")
     mean = float(next(csv.DictReader(io.StringIO(artifact(parent, "comparison.csv").decode())))["test_accuracy_mean"])
     assert f"| {100 * mean:.2f} ± " in small
@@ -195,7 +195,8 @@ def test_description_of_the_comparison_is_its_table_below_the_accuracies() -> No
 def test_parent_tells_data_device_and_seeds() -> None:
     (parent,) = parents()
     tags = parent.data.tags
-    assert (tags["recipes"], tags["data"], parent.data.params["seeds"]) == ("small, other", "tenth", "2")
+    assert (tags["recipes"], parent.data.params["seeds"]) == ("small, other", "2")
+    assert (tags["dataset"], tags["subset"]) == ("mnist", "tenth")
     assert tags["device"].split(" ")[0] in ("cpu", "cuda", "mps")
     assert tags["warning"].startswith("Trained on the bundled tenth")
     assert parent.inputs
@@ -250,7 +251,7 @@ def test_stopped_comparison_goes_on_in_the_same_runs(folder: Path, listener: Tol
 def test_run_of_train_that_was_cut_off_is_taken_into_the_comparison(folder: Path, listener: Told) -> None:
     (folder / "cut.toml").write_text(RECIPES["slow"] + "\n[augmentation]\nshift = 1")
     listener.stop_at = "cut, epoch 1/3"
-    train = ["train", "--data", "tenth", "--recipe", "cut.toml", "--state-dir", str(folder)]
+    train = ["train", "--subset", "tenth", "--recipe", "cut.toml", "--state-dir", str(folder)]
     assert main(train) == 130
     assert compare(folder, "cut", seeds=1) == 0
     assert names(children(parents()[-1])) == ["cut-1 (tenth)"]

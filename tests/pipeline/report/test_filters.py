@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.dataset import DataSet
+from pipeline.data.dataset import MNIST, DataSet
 from pipeline.networks import MNISTConvNet, Network, VGGNet, normalise
 from pipeline.report import filters as layers
 from pipeline.report.style import render
@@ -33,7 +33,7 @@ def ten(tenth: DataSet) -> Tensor:
 
 def examine(network: Network, digits: Tensor) -> list[Tensor]:
     with torch.inference_mode():
-        maps = network.eval().examine(normalise(digits))[1]
+        maps = network.eval().examine(normalise(digits, MNIST))[1]
     return [layer.clone() for layer in maps]
 
 
@@ -91,11 +91,11 @@ def test_second_layer_shows_the_main_inputs_of_each_strong_filter(
 @pytest.mark.parametrize(
     "network",
     [
-        MNISTConvNet(filters=(4, 6)),
-        MNISTConvNet(filters=(4, 6), kernel_size=5),
-        MNISTConvNet(filters=(4, 6), kernel_size=1),
-        VGGNet(blocks=((4, 6), (8,))),
-        VGGNet(blocks=((4,), (6, 8)), first_kernel_size=5),
+        MNISTConvNet(MNIST, filters=(4, 6)),
+        MNISTConvNet(MNIST, filters=(4, 6), kernel_size=5),
+        MNISTConvNet(MNIST, filters=(4, 6), kernel_size=1),
+        VGGNet(MNIST, blocks=((4, 6), (8,))),
+        VGGNet(MNIST, blocks=((4,), (6, 8)), first_kernel_size=5),
     ],
     ids=["3x3", "5x5", "1x1", "not pooled", "pooled, 5x5"],
 )
@@ -145,7 +145,7 @@ def test_uniform_feature_map_is_not_chosen(ten: Tensor) -> None:
 @pytest.mark.parametrize("depth", [1, 3, 5, 16])
 def test_feature_maps_of_any_number_of_layers_lie_within_the_picture(depth: int, ten: Tensor) -> None:
     torch.manual_seed(0)
-    maps = examine(VGGNet(blocks=((6,) * depth,)), ten)
+    maps = examine(VGGNet(MNIST, blocks=((6,) * depth,)), ten)
     figure = layers.draw_feature_maps(ten, maps)
     assert max(image.get_extent()[1] for image in figure.axes[0].images) <= 10.0
     assert sum(word.startswith("layer ") for word in words(figure)) == depth

@@ -2,13 +2,14 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pipeline.data.dataset import MNIST
 from pipeline.networks import MNISTConvNet, count_macs, count_parameters
 from pipeline.report import lesson_basics
 
 
 def test_layers_add_up_to_the_network() -> None:
     layers = lesson_basics.count_layers()
-    network = MNISTConvNet()
+    network = MNISTConvNet(MNIST)
     assert sum(weights for weights, _ in layers.values()) == count_parameters(network)
     assert sum(products for _, products in layers.values()) == count_macs(network)
     assert layers["first convolution"] == (320, 784 * 32 * 9)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,22 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from pipeline.data.dataset import DataSet, Digits
+from pipeline.data.dataset import DataSet, Samples
 from pipeline.evaluation import Evaluation, evaluate
 from pipeline.networks import Network
 from pipeline.report import mistakes
 from pipeline.report.style import ORANGE, render
 
+DIGITS = tuple("0123456789")
 PERFECT = Evaluation(9 * torch.eye(10), torch.arange(10))
 
 
 @pytest.fixture
-def test_split(tenth: DataSet) -> Digits:
+def test_split(tenth: DataSet) -> Samples:
     return tenth.read_test()
 
 
 @pytest.fixture
-def test(network: Network, test_split: Digits) -> Evaluation:
+def test(network: Network, test_split: Samples) -> Evaluation:
     return evaluate(network, test_split)
 
 
@@ -34,14 +37,14 @@ def title(figure: Figure) -> str:
     return figure.texts[0].get_text()
 
 
-def answers(*confident: tuple[int, int, float]) -> tuple[Digits, Evaluation]:
+def answers(*confident: tuple[int, int, float]) -> tuple[Samples, Evaluation]:
     """Return digits and predictions from label, prediction and confidence; the next class has the remaining share."""
     probabilities = torch.full((len(confident), 10), 1e-6)
     for row, (_, answer, confidence) in enumerate(confident):
         probabilities[row, answer], probabilities[row, (answer + 1) % 10] = confidence, 1 - confidence
     labels = torch.tensor([label for label, _, _ in confident])
     images = torch.arange(len(confident), dtype=torch.uint8)[:, None, None].expand(-1, 28, 28)
-    return Digits(images, labels), Evaluation(probabilities.log(), labels)
+    return Samples(images, labels), Evaluation(probabilities.log(), labels)
 
 
 def numbers_of(figure: Figure) -> list[int]:
@@ -60,39 +63,39 @@ def bars(axes: Axes) -> dict[float, float]:
 
 def test_confusion_matrix_shows_counts() -> None:
     logits = torch.eye(10)[torch.tensor([1, 7, 7])]
-    figure = mistakes.draw_confusion_matrix(Evaluation(logits, torch.tensor([1, 1, 7])))
-    assert "1 of 3 test digits misclassified" in title(figure)
+    figure = mistakes.draw_confusion_matrix(Evaluation(logits, torch.tensor([1, 1, 7])), DIGITS)
+    assert "1 of 3 test pictures misclassified" in title(figure)
     assert sorted(words(figure)) == ["1", "1", "1"]
 
 
 def test_misclassified_digits_are_sorted_by_confidence() -> None:
     digits, test = answers((3, 3, 0.99), (4, 9, 0.6), (2, 7, 0.9), (5, 5, 0.5), (0, 6, 0.75))
-    figure = mistakes.draw_misread(digits, test, 1.0)
+    figure = mistakes.draw_misclassified(digits, test, 1.0, DIGITS)
     assert numbers_of(figure) == [2, 4, 1]
     assert words(figure) == ["2 read as 7", "90.0% sure", "0 read as 6", "75.0% sure", "4 read as 9", "60.0% sure"]
-    assert "3 of 5 test digits" in title(figure)
+    assert "3 of 5 test pictures" in title(figure)
 
 
 def test_confidence_is_calibrated_and_never_100_percent() -> None:
     digits, test = answers((4, 9, 0.9))
     confidence = float(test.probabilities(2.0).max())
-    assert words(mistakes.draw_misread(digits, test, 2.0))[1] == f"{confidence:.1%} sure"
-    assert words(mistakes.draw_misread(digits, test, 0.1))[1] == "99.9% sure"
+    assert words(mistakes.draw_misclassified(digits, test, 2.0, DIGITS))[1] == f"{confidence:.1%} sure"
+    assert words(mistakes.draw_misclassified(digits, test, 0.1, DIGITS))[1] == "99.9% sure"
 
 
 def test_many_errors_are_cut_to_the_most_confident_with_their_number_in_the_title(
-    test_split: Digits, test: Evaluation
+    test_split: Samples, test: Evaluation
 ) -> None:
     blind = Evaluation(-test.logits, test.labels)
-    figure = mistakes.draw_misread(test_split, blind, 1.0)
+    figure = mistakes.draw_misclassified(test_split, blind, 1.0, DIGITS)
     wrong = int((~blind.right()).sum())
     assert len(figure.axes[0].images) == mistakes.MOST
-    assert f"{wrong:,} of 1,000 test digits; here the 40 with the highest confidence" in title(figure)
+    assert f"{wrong:,} of 1,000 test pictures; here the 40 with the highest confidence" in title(figure)
     assert render(figure)
 
 
-def test_misclassified_digits_of_a_trained_network(test_split: Digits, test: Evaluation) -> None:
-    figure = mistakes.draw_misread(test_split, test, 1.0)
+def test_misclassified_digits_of_a_trained_network(test_split: Samples, test: Evaluation) -> None:
+    figure = mistakes.draw_misclassified(test_split, test, 1.0, DIGITS)
     wrong = int((~test.right()).sum())
     assert 0 < wrong <= mistakes.MOST
     assert len(figure.axes[0].images) == wrong
@@ -101,12 +104,12 @@ def test_misclassified_digits_of_a_trained_network(test_split: Digits, test: Eva
 
 def test_uncertain_digits_show_two_classes_and_whether_the_first_is_right() -> None:
     digits, test = answers((3, 3, 0.99), (4, 9, 0.6), (2, 7, 0.9), (5, 5, 0.55))
-    figure = mistakes.draw_least_sure(digits, test, 1.0)
+    figure = mistakes.draw_least_sure(digits, test, 1.0, DIGITS)
     assert numbers_of(figure) == [3, 1, 2, 0]
-    assert words(figure)[:4] == ["5: 55%  6: 45%", "a 5, right", "9: 60%  0: 40%", "a 4, wrong"]
+    assert words(figure)[:4] == ["5: 55%  6: 45%", "is 5, right", "9: 60%  0: 40%", "is 4, wrong"]
     colours = [text.get_color() for text in figure.axes[0].texts]
     assert [same_color(colour, ORANGE) for colour in colours] == [False] * 2 + [True] * 4 + [False] * 2
-    assert "2 of these 4 test digits" in title(figure)
+    assert "2 of these 4 test pictures" in title(figure)
 
 
 def test_reliability_is_drawn_before_and_after_calibration() -> None:
@@ -126,12 +129,12 @@ def test_reliability_is_drawn_before_and_after_calibration() -> None:
 
 
 def test_network_without_errors_can_be_drawn() -> None:
-    digits = Digits(torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10))
-    assert render(mistakes.draw_confusion_matrix(PERFECT))
-    figure = mistakes.draw_misread(digits, PERFECT, 1.0)
-    assert "none of 10 test digits" in title(figure)
+    digits = Samples(torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10))
+    assert render(mistakes.draw_confusion_matrix(PERFECT, DIGITS))
+    figure = mistakes.draw_misclassified(digits, PERFECT, 1.0, DIGITS)
+    assert "none of 10 test pictures" in title(figure)
     assert render(figure)
-    assert render(mistakes.draw_least_sure(digits, PERFECT, 1.0))
+    assert render(mistakes.draw_least_sure(digits, PERFECT, 1.0, DIGITS))
     assert render(mistakes.draw_reliability(PERFECT, 1.0))
 
 
@@ -150,3 +153,26 @@ def _repeated(copies: int) -> Evaluation:
     logits: Tensor = torch.zeros(copies, 10)
     logits[:, 3] = 2.0
     return Evaluation(logits, torch.full((copies,), 3))
+
+
+def test_names_of_classes_stand_below_coloured_tiles() -> None:
+    samples, test = answers((3, 3, 0.99), (4, 9, 0.6))
+    named = [f"a rather long name {number}" for number in range(10)]
+    colour = Samples(samples.images.unsqueeze(-1).expand(-1, 28, 28, 3), samples.labels)
+    figure = mistakes.draw_misclassified(colour, test, 1.0, named)
+    assert words(figure) == ["a rather lo… taken", "for a rather lo…", "60.0% sure"]
+    assert np.asarray(figure.axes[0].images[0].get_array()).shape == (28, 28, 3)
+    assert len(words(mistakes.draw_least_sure(colour, test, 1.0, named))) == 6
+    assert render(figure)
+
+
+@pytest.mark.parametrize(("classes", "numbers"), [(2, True), (47, True), (100, False)])
+def test_confusion_matrix_has_room_for_every_name(classes: int, numbers: bool) -> None:
+    labels = torch.arange(classes).repeat(3)
+    names = [f"class {number}" for number in range(classes)]
+    figure = mistakes.draw_confusion_matrix(Evaluation(torch.eye(classes)[labels], labels), names)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == names
+    assert bool(words(figure)) == numbers
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
+    assert all(above.y0 > below.y0 for above, below in itertools.pairwise(boxes))

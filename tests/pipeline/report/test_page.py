@@ -17,8 +17,8 @@ from pipeline.recipes import Architecture, ConvArchitecture, DenseArchitecture, 
 from pipeline.report import page as report
 from pipeline.tracking.runs import RecordedRun
 from pipeline.training.loop import train
-from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import short
+from tests.trained import QUICK
 
 pytestmark = pytest.mark.slow
 
@@ -135,14 +135,14 @@ def test_page_says_what_the_recipe_is_and_warns_only_where_there_is_something_to
 
 def test_numbers_are_those_of_the_run_and_what_it_lacks_is_left_out() -> None:
     metrics = {"test_accuracy": 0.9953, "parameters": 421642.0, "test_calibration_error": 0.00213}
-    tags = {"data": "tenth", "data_source": "bundled tenth", "device": "cpu (two cores)"}
+    tags = {"dataset": "mnist", "subset": "tenth", "data_source": "bundled tenth", "device": "cpu (two cores)"}
     run = RecordedRun("0" * 32, "quick-1", "FINISHED", {"seed": "7"}, metrics, tags)
     assert report.describe(run) == {
         "Test accuracy": "99.53%",
         "Calibration error": "0.0021",
         "Parameters": "421,642",
         "Seed": "7",
-        "Data": "tenth, bundled tenth",
+        "Data": "mnist, tenth, bundled tenth",
         "Device": "cpu (two cores)",
         "Run": "0" * 32,
     }

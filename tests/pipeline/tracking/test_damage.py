@@ -17,7 +17,7 @@ from tests.pipeline.conftest import Done
 
 pytestmark = pytest.mark.slow
 
-GATE = ["--data", "tenth", "--minimum-accuracy", "0.5", "--significance", "0.000001"]
+GATE = ["--subset", "tenth", "--minimum-accuracy", "0.5", "--significance", "0.000001"]
 TRAIN = ["train", "--recipe", "dense", *GATE]
 
 

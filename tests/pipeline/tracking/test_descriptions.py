@@ -13,7 +13,7 @@ METRICS = {
     "epochs": 5.0,
     "training_seconds": 1234.5,
 }
-TAGS = {"device": "cpu (2 threads)", "data": "full", "data_source": "/mnist"}
+TAGS = {"device": "cpu (2 threads)", "dataset": "mnist", "subset": "full", "data_source": "/mnist"}
 TENTH = {"recipe": "quick", "data": "tenth", "test_accuracy": "0.9712", "validation_accuracy": "0.969"}
 PROMOTED = {"promoted": "true", "verdict": "there was no champion"}
 
@@ -26,7 +26,7 @@ def test_run_description_leads_with_accuracy_and_report() -> None:
         "Test accuracy 98.72%, validation 98.61%, +1.32 points against the dense network. "
         "[Report with pictures](#/there)",
         "For a test.",
-        "421,642 parameters, 5 epochs, 1,234 s of training on cpu (2 threads). Data: full (/mnist).",
+        "421,642 parameters, 5 epochs, 1,234 s of training on cpu (2 threads). Data: mnist (/mnist).",
         "Careful.",
     ]
 
@@ -38,7 +38,7 @@ def test_run_description_leaves_out_what_the_run_lacks() -> None:
 
 
 def test_version_description_ends_with_the_verdict() -> None:
-    facts = "Test accuracy 97.12%, validation 96.90%, recipe quick, data tenth."
+    facts = "Test accuracy 97.12%, validation 96.90%, recipe quick, data mnist (tenth)."
     assert descriptions.describe_version(TENTH) == facts
     assert descriptions.describe_version(TENTH | PROMOTED) == f"{facts}\n\nPromoted: there was no champion."
     refused = {"promoted": "false", "verdict": "it is worse"}
@@ -46,7 +46,7 @@ def test_version_description_ends_with_the_verdict() -> None:
 
 
 def test_version_of_an_older_registry_needs_no_tags() -> None:
-    assert descriptions.describe_version({}) == "Recipe unknown, data unknown."
+    assert descriptions.describe_version({}) == "Recipe unknown, data mnist (unknown)."
 
 
 @pytest.mark.parametrize(

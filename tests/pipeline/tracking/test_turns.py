@@ -19,7 +19,7 @@ from tests.processes import running, wait_until
 
 pytestmark = pytest.mark.slow
 
-GATE = ["--data", "tenth", "--minimum-accuracy", "0.5", "--significance", "0.000001"]
+GATE = ["--subset", "tenth", "--minimum-accuracy", "0.5", "--significance", "0.000001"]
 TRAIN = [sys.executable, "-m", "pipeline", "train", "--recipe", "dense", *GATE]
 
 
@@ -46,7 +46,7 @@ def test_second_training_waits_and_finds_the_result(tmp_path: Path) -> None:
 
 def test_turn_of_a_killed_process_passes_on(tmp_path: Path, state: Path) -> None:
     logs = [tmp_path / "first", tmp_path / "second"]
-    command = [sys.executable, "-m", "pipeline", "train", "--data", "tenth", "--state-dir", str(state)]  # a long one
+    command = [sys.executable, "-m", "pipeline", "train", "--subset", "tenth", "--state-dir", str(state)]  # a long one
     with running(command, {}, logs[0]) as first:
         wait_until(lambda: said(logs[0], "dense, epoch 1/5"), "the first epoch")
         with running(command, {}, logs[1]) as second:

@@ -49,12 +49,12 @@ def test_each_digit_is_distorted_differently_and_reproducibly(tenth: DataSet) ->
 
 
 def test_stroke_edges_move_by_one_pixel() -> None:
-    bars = torch.zeros(3, 28, 28)
-    bars[:, 6:22, 12:16] = 200.0
+    bars = torch.zeros(3, 1, 28, 28)
+    bars[:, :, 6:22, 12:16] = 200.0
     thinned, same, grown = thicken(bars, torch.tensor([-1.0, 0.0, 1.0]))
     assert torch.equal(same, bars[0])
-    assert torch.equal(thinned.nonzero().aminmax(dim=0).max, torch.tensor([20, 14]))
-    assert torch.equal(grown.nonzero().aminmax(dim=0).min, torch.tensor([5, 11]))
+    assert torch.equal(thinned.nonzero().aminmax(dim=0).max, torch.tensor([0, 20, 14]))
+    assert torch.equal(grown.nonzero().aminmax(dim=0).min, torch.tensor([0, 5, 11]))
     assert grown.unique().tolist() == thinned.unique().tolist() == [0, 200]
 
 
@@ -67,3 +67,27 @@ def test_thickness_grows_and_shrinks_strokes_within_the_pixel_range() -> None:
     assert 4.9 < width.max() < 5
     assert drawn.min() > -0.01
     assert drawn.max() < 255.01
+
+
+def test_half_of_the_pictures_are_mirrored() -> None:
+    marked = torch.zeros(400, 4, 6)
+    marked[:, 1, 0] = 255.0
+    drawn = distort(marked, Augmentation(flip=True), torch.Generator().manual_seed(0))
+    assert 150 < (drawn[:, 1, 0] == 255).sum() < 250
+    assert torch.equal(drawn[:, 1, 0] + drawn[:, 1, 5], torch.full((400,), 255.0))
+
+
+def test_colours_move_together() -> None:
+    bounds = Augmentation(rotation=20, scale=0.2, shear=5, shift=3, thickness=0.5, flip=True)
+    grey = torch.rand(50, 20, 20) * 255
+    coloured = distort(grey.unsqueeze(-1).expand(-1, -1, -1, 3), bounds, torch.Generator().manual_seed(0))
+    alone = distort(grey, bounds, torch.Generator().manual_seed(0))
+    for channel in range(3):
+        torch.testing.assert_close(coloured[..., channel], alone)
+
+
+def test_padding_repeats_the_border() -> None:
+    white = torch.full((50, 12, 12), 255.0)
+    bounds = Augmentation(shift=4)
+    assert distort(white, bounds, torch.Generator(), "zeros").min() == 0
+    torch.testing.assert_close(distort(white, bounds, torch.Generator(), "border"), white)

@@ -16,8 +16,8 @@ from pipeline.training.callback import Callback, Epoch
 from pipeline.training.checkpoint import Checkpoint, CheckpointError
 from pipeline.training.loop import train
 from pipeline.training.run import Run
-from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import short
+from tests.trained import QUICK
 
 pytestmark = pytest.mark.slow
 

@@ -17,16 +17,10 @@ from pipeline.recipes import RECIPES, Recipe, VGGArchitecture
 from pipeline.training.loop import train
 from pipeline.training.run import Run
 from tests.processes import ROOT
+from tests.trained import ALIKE
 
 pytestmark = pytest.mark.slow
 
-# Arithmetic that every x86-64 processor with AVX2 does alike: one thread, no instructions beyond AVX2.
-ALIKE = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "COMPATIBLE",
-    "OMP_NUM_THREADS": "1",
-}
 SMALL = VGGArchitecture(blocks=((8,), (12, 16)), dropout=0.3, first_kernel_size=5)
 EVERYTHING = replace(RECIPES["best"], network=SMALL, mixed_precision=False)
 RUNS = {"chapter": replace(RECIPES["chapter"], batch_size=64), "everything": EVERYTHING}

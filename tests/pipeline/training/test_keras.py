@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import DataSet
+from pipeline.data.dataset import MNIST, DataSet
 from pipeline.evaluation import evaluate
 from pipeline.networks import MNISTConvNet, Network, count_parameters, normalise
 
@@ -60,7 +60,7 @@ def test_keras_network_returns_the_same_probabilities(chapter_in_keras: Any, net
     chapter_in_keras.set_weights(in_keras_order(network))
     test = tenth.read_test()
     with torch.inference_mode():
-        pixels = normalise(test.images).permute(0, 2, 3, 1).contiguous()
+        pixels = normalise(test.images, MNIST).permute(0, 2, 3, 1).contiguous()
         theirs = chapter_in_keras(pixels, training=False).cpu()
     ours = evaluate(network, test).probabilities()
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)

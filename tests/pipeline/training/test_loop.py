@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.data.dataset import DataSet
+from pipeline.data.dataset import MNIST, DataSet
 from pipeline.evaluation import evaluate
 from pipeline.networks import Network, build
 from pipeline.recipes import RECIPES, Augmentation, ConvArchitecture, DenseArchitecture, Recipe, VGGArchitecture
 from pipeline.training.callback import Callback, Epoch
 from pipeline.training.loop import TrainingError, train
 from pipeline.training.run import Run
-from tests.conftest import CPU, QUICK
+from tests.conftest import CPU
+from tests.trained import QUICK
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +83,7 @@ def test_first_filters_are_kept_from_the_random_start_to_the_end(tenth: DataSet)
     network, grown = trained.network, trained.growth
     assert list(grown) == [0, 1, 2, 3, 4, 6, 10, 16, 25, 40]
     torch.manual_seed(1)
-    assert torch.equal(grown[0], build(recipe.network).get_parameter("convolutions.0.weight"))
+    assert torch.equal(grown[0], build(recipe.network, MNIST).get_parameter("convolutions.0.weight"))
     assert torch.equal(grown[40], network.get_parameter("convolutions.0.weight"))
     assert not torch.equal(grown[25], grown[40])
 
@@ -109,7 +110,7 @@ def test_averaged_weights_lag_behind(tenth: DataSet) -> None:
     last = train(short(replace(EVERYTHING, averaging=0.0), 1, tenth, 512)).network.state_dict()
     slow = train(short(replace(EVERYTHING, averaging=0.99), 1, tenth, 512)).network.state_dict()
     torch.manual_seed(1)
-    start = build(QUICK.network).state_dict()
+    start = build(QUICK.network, MNIST).state_dict()
     for name in last:
         assert (slow[name] - start[name]).norm() < (last[name] - start[name]).norm()
 
@@ -135,7 +136,7 @@ def test_single_digit_at_the_end_is_refused_if_it_cannot_be_normalised(
 
 
 def test_batch_larger_than_the_data_is_refused(tenth: DataSet) -> None:
-    with pytest.raises(TrainingError, match="A batch of 6000 is larger than the 5500 digits"):
+    with pytest.raises(TrainingError, match="A batch of 6000 is larger than the 5500 pictures"):
         train(short(replace(QUICK, batch_size=6_000), 1, tenth))
 
 

@@ -6,8 +6,8 @@ from pipeline.data.dataset import DataSet
 from pipeline.recipes import DenseArchitecture
 from pipeline.training.loop import train
 from pipeline.training.schedule import learning_rates
-from tests.conftest import QUICK
 from tests.pipeline.training.test_loop import short
+from tests.trained import QUICK
 
 DENSE = replace(QUICK, network=DenseArchitecture())
 

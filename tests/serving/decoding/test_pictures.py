@@ -148,7 +148,7 @@ def test_pixel_limit_covers_all_pictures_of_a_request(test_digits: Digits, monke
     files = [encoded(digit) for digit in test_digits[0][:3]]
     assert len(from_pictures(files, 3 * 784)) == 3
     decoded = list[str]()
-    monkeypatch.setattr("serving.decoding.pictures._grey", lambda _header, which: decoded.append(which))
+    monkeypatch.setattr("serving.decoding.pictures._prepared", lambda _header, _form, which: decoded.append(which))
     with pytest.raises(
         RequestError, match=r"picture 3 of 3 has 28x28 pixels, .* 2352; expected at most 2351 "
     ) as refused:

@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from serving.model.store import Store
@@ -39,7 +40,11 @@ def test_file_version_is_the_start_of_its_digest(model_file: Path) -> None:
 def test_only_models_of_the_bundled_tenth_carry_the_warning(
     variant: Variant, caplog: pytest.LogCaptureFixture, bentoml_log: None, data: str, warned: bool
 ) -> None:
-    store = Store(Settings(model=variant(lambda model: set_metadata(model, "data", data))), Metrics())
+    def change(model: onnx.ModelProto) -> None:
+        for name in ("data", "subset"):  # of version 1, and of version 2
+            set_metadata(model, name, data)
+
+    store = Store(Settings(model=variant(change)), Metrics())
     assert store.refresh()
     assert ("bundled tenth" in store.describe().get("warning", "")) is warned
     assert any("bundled tenth" in line for line in caplog.messages) is warned

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.contract import MNIST
 from serving.monitoring.metrics import ENDPOINTS, REASONS, WRITE_SECONDS, Metrics, _observe_all
 from tests.processes import ROOT
 from tests.serving.asking import RAW, value
@@ -41,7 +42,7 @@ def test_batched_writes_equal_single_writes() -> None:
 
     def count(metrics: Metrics, begin: int, end: int) -> None:
         metrics.answered(metrics.began("/predict"), 200 if begin % 3 else 503, seconds[begin])
-        metrics.called(seconds[begin : begin + begin % 4].tolist(), probabilities[begin:end], seconds[begin])
+        metrics.called(seconds[begin : begin + begin % 4].tolist(), probabilities[begin:end], seconds[begin], MNIST)
 
     async def work() -> None:
         for begin in range(0, 500, 5):
@@ -61,7 +62,8 @@ def test_batched_writes_equal_single_writes() -> None:
     assert at_once.registry.get_sample_value("digits_images_per_call_bucket", {"le": "8.0"}) == 100
     digits = Counter(probabilities.argmax(1).tolist())
     for digit in range(10):
-        assert at_once.registry.get_sample_value("digits_predicted_total", {"digit": str(digit)}) == digits[digit]
+        for name, label in (("digits_predicted_total", "digit"), ("digits_predictions_total", "label")):
+            assert at_once.registry.get_sample_value(name, {label: str(digit)}) == digits[digit]
 
 
 def test_batched_observation_equals_prometheus_client() -> None:
@@ -104,7 +106,7 @@ def test_records_are_written_within_the_interval() -> None:
 def test_model_info_is_1_for_the_version_in_service() -> None:
     metrics = Metrics()
     for version in ("1", "2"):
-        metrics.set_model(version, "default")
+        metrics.set_model(version, "default", MNIST)
     shown = metrics.registry.get_sample_value
     assert shown("digits_model_info", {"version": "1", "recipe": "default"}) == 0
     assert shown("digits_model_info", {"version": "2", "recipe": "default"}) == 1
@@ -113,17 +115,18 @@ def test_model_info_is_1_for_the_version_in_service() -> None:
 WORKER = """
 import asyncio, os, sys
 import numpy as np
+from serving.contract import MNIST
 from serving.monitoring.metrics import Metrics
 metrics = Metrics()
 metrics.waiting = lambda: 5
 
 async def work():
     metrics.began("/predict")
-    metrics.called([0.1], np.zeros((7, 10), np.float32), 0.1)
+    metrics.called([0.1], np.zeros((7, 10), np.float32), 0.1, MNIST)
     metrics.write()
 
 asyncio.run(work())
-metrics.set_model(sys.argv[1], "default")
+metrics.set_model(sys.argv[1], "default", MNIST)
 sys.stdout.write(metrics.render().decode())
 sys.stdout.flush()
 sys.stdin.read()
@@ -229,7 +232,12 @@ def test_requests_without_a_model_are_counted(start_service: Callable[..., Any],
 
 
 def test_predictions_confidence_and_times_are_exposed(service: Service, test_digits: Digits) -> None:
-    names = ("digits_predicted_total", "digits_confidence_count", "digits_images_per_call_sum")
+    names = (
+        "digits_predicted_total",
+        "digits_predictions_total",
+        "digits_confidence_count",
+        "digits_images_per_call_sum",
+    )
     times = ("digits_queue_seconds_count", "digits_model_seconds_count")
     before = {name: value(service, name) for name in (*names, *times)}
     answer = service.client.post("/predict/raw", content=test_digits[0][:5].tobytes(), headers=RAW)

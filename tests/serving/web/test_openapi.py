@@ -3,17 +3,19 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import numpy as np
 import orjson
 import pytest
 from PIL import Image
 
 from serving import __version__
-from serving.contract import NUMBERS, SIDE, TEXTS
+from serving.contract import MNIST, NUMBERS, TEXTS, TEXTS_OF
 from serving.decoding.arrays import from_raw
 from serving.decoding.pictures import from_pictures
 from serving.inference.explain import LEAST_EDGES, MOST_EDGES, SQUARE, STEP, STRONG, STRONG_SHARE, SURE
@@ -23,6 +25,8 @@ from serving.settings import Settings
 from serving.web import openapi
 from serving.web.routes import ROUTES
 from tests.serving.conftest import Service
+from tests.serving.decoding.test_other_forms import FORMS
+from tests.serving.handmade import COLOUR, GREY, pictures
 
 FUZZED = 30  # cases per route and phase: seconds here, and the same ones in every run
 DIGIT = 7
@@ -102,7 +106,7 @@ def test_example_of_the_model_has_the_form_of_one(service: Service, document: di
     }
     known = document["components"]["schemas"]["Model"]["properties"]
     assert described.keys() - known.keys() <= {"contract", "data_source"}
-    assert {*TEXTS, *NUMBERS} <= known.keys()
+    assert {*TEXTS, *TEXTS_OF["1"], *TEXTS_OF["2"], *NUMBERS} <= known.keys()
     assert (
         content["example"]["service_version"]
         == described["service_version"]
@@ -138,6 +142,42 @@ def test_all_limits_are_filled_in() -> None:
     assert form["schema"]["properties"]["files"]["maxItems"] == 7
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_document_describes_the_form(name: str) -> None:
+    values, form = FORMS[name]
+    document = orjson.loads(openapi.read(Settings(max_images=7), form))
+    schemas = document["components"]["schemas"]
+    images, answer = schemas["Images"], schemas["Answer"]
+    sent = pictures(values, 3)
+    jsonschema_rs.validate(images, {"images": sent.tolist()})
+    for other in (sent[:, 1:], sent[:, :, 1:], np.zeros((1, 28, 28), int), np.zeros((8, *form.shape), int)):
+        assert not jsonschema_rs.is_valid(images, {"images": other.tolist()})
+    assert "digit" not in answer["properties"]
+    assert answer["properties"]["label"]["enum"] == values["classes"]
+    count = len(form.classes)
+    shown = {
+        "confidence": 1,
+        "probabilities": [1] + [0] * (count - 1),
+        "class": count - 1,
+        "label": values["classes"][0],
+    }
+    jsonschema_rs.validate(answer, shown)
+    for change in ({"class": count}, {"label": "7"}, {"probabilities": [1.0] * (count + 1)}):
+        assert not jsonschema_rs.is_valid(answer, {**shown, **change})
+    raw = document["paths"]["/predict/raw"]["post"]["requestBody"]["content"]["application/octet-stream"]
+    assert (raw["schema"]["minLength"], raw["schema"]["maxLength"]) == (form.pixels, 7 * form.pixels)
+    assert from_raw(raw["example"].encode(), 1, form).any()
+    assert form.dataset in document["info"]["description"]
+    assert "ink" not in document["paths"]["/predict"]["post"]["description"]
+
+
+def test_names_in_a_form_are_not_taken_for_places() -> None:
+    form = replace(FORMS["colour"][1], dataset='{width} "quoted"', classes=("{height}", "{unknown}"))
+    document = orjson.loads(openapi.read(Settings(), form))
+    assert '{width} "quoted"' in document["info"]["description"]
+    assert document["components"]["schemas"]["Answer"]["properties"]["label"]["enum"] == ["{height}", "{unknown}"]
+
+
 @pytest.mark.parametrize("tracing", [False, True])
 def test_timeout_of_bentoml_is_described_only_if_it_applies(tracing: bool) -> None:
     document = orjson.loads(openapi.read(Settings(tracing=tracing)))
@@ -148,11 +188,21 @@ def test_timeout_of_bentoml_is_described_only_if_it_applies(tracing: bool) -> No
 def test_schemas_are_those_of_the_service(service: Service, document: dict[str, Any]) -> None:
     (predict,) = service.client.get("/schema.json").json()["routes"]
     schemas = document["components"]["schemas"]
-    assert schemas["Images"] == {**predict["input"], "title": "Images", "additionalProperties": False}
-    assert schemas["Digit"] == predict["output"]["$defs"]["Digit"]
+    images = schemas["Images"]["properties"]["images"]
+    declared = predict["input"]["properties"]["images"]
+    assert images.keys() == declared.keys()
+    assert (images["minItems"], images["maxItems"]) == (declared["minItems"], declared["maxItems"])
     one = document["paths"]["/explain"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    images = {**predict["input"]["properties"]["images"], "maxItems": 1}
-    assert one["properties"] == {"images": images}
+    assert one["properties"] == {"images": {**images, "maxItems": 1}}
+    # BentoML's is that of any model.
+    (kind,) = predict["output"]["$defs"].values()
+    assert list(schemas["Answer"]["properties"]) == list(kind["properties"])
+    body = body_example(document, "/predict", "application/json")
+    answers = service.client.post("/predict", json=body).json()
+    for schema, value in ((predict["input"], body), (predict["output"], answers)):
+        jsonschema_rs.validate(schema, value)
+    for body in (COLOUR, GREY):
+        jsonschema_rs.validate(predict["input"], {"images": pictures(body, 2).tolist()})
 
 
 def test_constants_of_explanations_are_those_of_the_code(document: dict[str, Any]) -> None:
@@ -167,7 +217,7 @@ def test_constants_of_explanations_are_those_of_the_code(document: dict[str, Any
         assert constant in sure
     assert f"squares of {SQUARE}x{SQUARE} pixels, {STEP} apart" in explanation["saliency"]["description"]
     for name in ("image", "saliency"):
-        assert {explanation[name]["minItems"], explanation[name]["items"]["maxItems"]} == {SIDE}
+        assert {explanation[name]["minItems"], explanation[name]["items"]["maxItems"]} == {MNIST.height}
 
 
 def test_examples_show_the_same_digit_of_the_test_set(

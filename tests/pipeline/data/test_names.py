@@ -1,0 +1,50 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.names import NAMES, DataError, folder_of, model_of, name_of
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [
+        ("mnist", "mnist"),
+        ("emnist-letters", "emnist-letters"),
+        ("folder:/data/My Symbols", "my-symbols"),
+        ("folder:/data/Äpfel & Birnen/", "pfel-birnen"),
+        ("folder:/data/mnist", "mnist-folder"),
+        ("folder:/data/digits", "digits-folder"),
+    ],
+)
+def test_each_choice_has_a_name_that_is_safe_in_paths_and_no_other_data_set_has(choice: str, name: str) -> None:
+    assert name_of(choice) == name
+
+
+@pytest.mark.parametrize("choice", ["mnits", "", "folder:/", "folder:/data/日本"])
+def test_choice_without_a_name_is_refused(choice: str) -> None:
+    with pytest.raises(DataError, match=r"there are mnist, .* and folder:PATH|rename the folder"):
+        name_of(choice)
+
+
+def test_model_of_mnist_is_called_digits() -> None:
+    assert [model_of(name) for name in NAMES[:2]] == ["digits", "fashion-mnist"]
+    assert folder_of("folder:a b/c") == Path("a b/c")
+    assert folder_of("mnist") is None
+
+
+def test_makefile_asks_for_the_name_of_the_model() -> None:
+    def ask(choice: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipeline.data.names", choice]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ask("folder:some pictures").stdout == "some-pictures\n"
+    refused = ask("fashion")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("fashion: there is no data set of that name; there are mnist, ")
+
+
+def test_names_are_known_before_torch_is_imported() -> None:
+    code = "import sys, pipeline.data.names; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
