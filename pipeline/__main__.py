@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 from pipeline import DELIVERY, PipelineError, __version__
+from pipeline.arguments import read
 from pipeline.progress import set_up_logging
 from pipeline.settings import (
     BackupSettings,
@@ -21,7 +22,6 @@ from pipeline.settings import (
     RollbackSettings,
     Settings,
     TrainSettings,
-    read,
     variable,
 )
 

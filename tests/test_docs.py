@@ -12,8 +12,9 @@ from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
 
 from pipeline.__main__ import COMMANDS
+from pipeline.arguments import read
 from pipeline.recipes import RECIPES, find
-from pipeline.settings import COMMAND_SETTINGS, FLAGS_ONLY, RENAMED, read, variable
+from pipeline.settings import COMMAND_SETTINGS, FLAGS_ONLY, RENAMED, variable
 from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]

@@ -14,13 +14,14 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.__main__ import COMMANDS
+from pipeline.arguments import read
 from pipeline.data.catalogue import CATALOGUE
 from pipeline.data.dataset import MNIST
 from pipeline.networks import MNISTConvNet, build, count_macs, count_parameters, normalise
 from pipeline.recipes import RECIPES, ConvArchitecture, Recipe, find
 from pipeline.report import illustrations, lesson_basics, lesson_recipe
 from pipeline.report.filters import receptive_field
-from pipeline.settings import CompareSettings, TrainSettings, read
+from pipeline.settings import CompareSettings, TrainSettings
 from pipeline.training.schedule import learning_rates
 
 ROOT = Path(__file__).parents[1]

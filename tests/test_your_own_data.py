@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from pipeline.__main__ import COMMANDS
+from pipeline.arguments import read
 from pipeline.data.catalogue import CATALOGUE
 from pipeline.data.pictures import folder as folder_of_pictures
-from pipeline.settings import read
 from tests.processes import ROOT, answers, free_port, wait_until
 from tests.symbols import SYMBOLS, make_folder
 

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline import PipelineError
+from pipeline.arguments import read
 from pipeline.report import lesson_basics, lesson_recipe
 from pipeline.report.style import BLUE, COLOURS, GREY, ORANGE, canvas, render
-from pipeline.settings import Settings, read
+from pipeline.settings import Settings
 from pipeline.tracking import registry, runs
 from pipeline.tracking.connection import connect
 

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_registry_that_goes_away_costs_no_request_and_is_followed_when_it_is_bac
         with Load(service.url, test_digits[0], read, chance.randrange(2**32)) as load:
             for fault in chance.sample(FAULTS, len(FAULTS)):
                 version = registry.register(newer)
-                wait_until(lambda now=version: serves(service, now), f"version {version} in service")  # type: ignore[misc]
+                wait_until(partial(serves, service, version), f"version {version} in service")
                 if fault == "paused":
                     server.signal(signal.SIGSTOP)
                 else:
@@ -71,7 +72,7 @@ def test_registry_that_goes_away_costs_no_request_and_is_followed_when_it_is_bac
                         shutil.copy(yesterday, database)
                         version = first
                     server.start()
-                wait_until(lambda now=version: serves(service, now), f"version {version} after it")  # type: ignore[misc]
+                wait_until(partial(serves, service, version), f"version {version} after it")
                 wait_until(lambda: not reports_the_fault(service), "the end of the problem")
             load.run_for(100)
             load.stop()

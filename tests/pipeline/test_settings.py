@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.arguments import read
 from pipeline.recipes import RECIPES
 from pipeline.settings import (
     COMMAND_SETTINGS,
@@ -12,7 +13,6 @@ from pipeline.settings import (
     RollbackSettings,
     TrainSettings,
     WrongSettingError,
-    read,
 )
 
 

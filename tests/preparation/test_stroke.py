@@ -51,7 +51,7 @@ def test_mass_is_in_the_middle_wherever_the_ink_lies(side: int) -> None:
 def test_prepared_picture_is_unchanged_by_preparing_again(side: int) -> None:
     once = stroke(drawn(), (side, side))
     assert once is not None
-    for weaker in (0, 40):  # only what is not in the form yet is brought to full intensity
+    for weaker in (0, 40):  # a picture that has this form keeps its ink, weak or full
         prepared = np.minimum(once, 255 - weaker)
         again = stroke(prepared.astype(np.float32), (side, side))
         assert again is not None
