@@ -137,6 +137,7 @@ class Store:
             candidate.source,
             _now(),
         )
+        self.problem = None  # before the model is visible: no answer shows it as still being verified
         self.current, self._serving_key = served, candidate.key
         self._loaded.set()
         self._metrics.set_model(served.version, model.metadata["recipe"], model.form)
