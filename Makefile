@@ -60,7 +60,7 @@ test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down 
 	$(BIN)/python -m pytest -m "stack or browser" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) ## cause faults on real processes, for minutes: servers killed and paused, commands killed and stopped
-	$(BIN)/python -m pytest -m faults tests/faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m faults tests/faults $(PYTEST_ARGS)
 
 docs: $(INSTALLED) ## build the documentation site into build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site

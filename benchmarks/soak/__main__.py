@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,13 +78,12 @@ async def measure(server: RunningServer, arguments: argparse.Namespace) -> dict[
     capacity = (await clients.run_closed(IN_PROGRESS, 15)).answered / 15
     print(f"capacity: {capacity:.0f} requests/s", flush=True)
     alone = await lone_client(server.port, 3)
-    samples: list[tuple[float, int]] = []
     seconds = 60 * arguments.minutes
-    watching = asyncio.create_task(watch(server.process, samples, seconds))
+    watching = asyncio.create_task(watch(server.process, clients, seconds))
     misbehaving = asyncio.create_task(misbehave(server.port, seconds, per_second=2))
     soak = await clients.run(arguments.share * capacity, seconds)
     misbehaved = await misbehaving
-    await watching
+    samples = await watching
     print(f"long load: {soak.answered:,} answers, {soak.errors} errors", flush=True)
     overload = await clients.run(arguments.overload * capacity, arguments.overload_seconds)
     clients.close()
@@ -97,7 +96,8 @@ async def measure(server: RunningServer, arguments: argparse.Namespace) -> dict[
         "overload_factor": arguments.overload,
         "overload_seconds": arguments.overload_seconds,
         "memory_at_rest": at_rest,
-        "memory": samples,
+        "memory": [(sample.seconds, sample.memory) for sample in samples],
+        "samples": [asdict(sample) for sample in samples],
         "soak": described(soak, {kind.name: kind.share for kind in mix}),
         "misbehaved": misbehaved,
         "overload": described(overload, {}),
@@ -142,12 +142,42 @@ async def lone_client(port: int, seconds: int) -> list[float | None]:
     return medians
 
 
-async def watch(process: Server, samples: list[tuple[float, int]], seconds: float) -> None:
-    """Add the seconds since the start and the memory in bytes to `samples`, every SAMPLE_SECONDS."""
+@dataclass(frozen=True)
+class Sample:
+    """The service at one moment of the long load, to find slow minutes of the machine.
+
+    Attributes:
+        seconds: since its start.
+        memory: of the service, in bytes.
+        processor: seconds of its core that it has used since it was started.
+        answered: answers with status 200 until now.
+        refused: answers with status 503 until now.
+        milliseconds: median time to an answer since the last sample, or None without an answer.
+    """
+
+    seconds: float
+    memory: int
+    processor: float
+    answered: int
+    refused: int
+    milliseconds: float | None
+
+
+async def watch(process: Server, clients: OpenLoop, seconds: float) -> list[Sample]:
+    """Take a sample every SAMPLE_SECONDS."""
     began = time.monotonic()
+    samples: list[Sample] = []
+    seen: dict[str, int] = {}
     while (passed := time.monotonic() - began) < seconds:
-        samples.append((passed, memory_of(process)))
+        counters = clients.counters
+        new = [value for kind, values in counters.milliseconds.items() for value in values[seen.get(kind, 0) :]]
+        seen = {kind: len(values) for kind, values in counters.milliseconds.items()}
+        times = [each.cpu_times() for each in process.family()]
+        used = sum(one.user + one.system for one in times)
+        median = statistics.median(new) if new else None
+        samples.append(Sample(passed, memory_of(process), used, counters.answered, counters.statuses[503], median))
         await asyncio.sleep(SAMPLE_SECONDS)
+    return samples
 
 
 def memory_of(process: Server) -> int:

@@ -3,7 +3,7 @@
 import os
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,9 +26,11 @@ from tests.serving.conftest import (  # noqa: F401
 
 from .server import Server
 
-SEED = os.environ.get("FAULT_SEED") or f"{datetime.now(UTC):%Y%m%d}"
+# In the environment, so that the processes of one try agree at midnight as well.
+SEED = os.environ["FAULT_SEED"] = os.environ.get("FAULT_SEED") or f"{datetime.now(UTC):%Y%m%d}"
 SIZE = os.environ.get("FAULTS") or "full"
-QUICK_SHARE = 0.4
+QUICK_SHARE = 1 / 3
+FAULT = "fault"  # the property of a test
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,6 @@ class Fault:
     def __str__(self) -> str:
         which = f", {self.which}" if self.lost else ""
         return f"{self.name}: faults caused: {self.caused}, requests: {self.requests}, lost: {self.lost}{which}"
-
-
-FAULTS: list[Fault] = []
 
 
 @pytest.fixture
@@ -86,11 +85,12 @@ def server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def count() -> Callable[..., None]:
+def count(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Add a line to the summary: `count(name, caused, requests, lost, which)`."""
 
     def add(name: str, caused: int, requests: int, lost: int = 0, which: str = "") -> None:
-        FAULTS.append(Fault(name, caused, requests, lost, which))
+        # A property of the test reaches the process that prints the summary.
+        request.node.user_properties.append((FAULT, astuple(Fault(name, caused, requests, lost, which))))
 
     return add
 
@@ -113,10 +113,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if FAULTS:
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    noted = [noted for report in reports if report.when == "call" for noted in report.user_properties]
+    faults = [Fault(*values) for name, values in noted if name == FAULT]
+    if faults:
         terminalreporter.section(f"faults caused, with FAULT_SEED={SEED} FAULTS={SIZE}")
-        for fault in FAULTS:
+        for fault in faults:
             terminalreporter.write_line(str(fault))
-        caused, requests, lost = (sum(getattr(one, name) for one in FAULTS) for name in ("caused", "requests", "lost"))
-        which = "; ".join(fault.which for fault in FAULTS if fault.lost)
+        caused, requests, lost = (sum(getattr(one, name) for one in faults) for name in ("caused", "requests", "lost"))
+        which = "; ".join(fault.which for fault in faults if fault.lost)
         terminalreporter.write_line(str(Fault("all", caused, requests, lost, which)))

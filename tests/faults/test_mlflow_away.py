@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.tracking import registry
-from tests.faults.conftest import SEED
+from tests.faults.conftest import SEED, SIZE
 from tests.faults.server import Server
 from tests.pipeline.recorded import runs
 from tests.processes import running, wait_until
@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 GATE = ["--subset", "tenth", "--minimum-accuracy", "0.5"]
 TRAIN = ["train", *GATE, "--recipe", "dense"]
+KILLS = 5 if SIZE == "full" else 2
 
 
 @contextmanager
@@ -113,7 +114,7 @@ def test_second_stop_signal_ends_at_once(server: Server, tmp_path: Path) -> None
 def test_process_that_is_killed_anywhere_leaves_nothing_behind_its_next_command(server: Server, tmp_path: Path) -> None:
     state, log = tmp_path / "state", tmp_path / "log"
     moments = random.Random(SEED)
-    for attempt in range(5):
+    for attempt in range(KILLS):
         with pipeline(server, state, log, *TRAIN) as process:
             wait_until(
                 lambda: "Tracking: " in log.read_text() or process.status() == psutil.STATUS_ZOMBIE, "the connection"
