@@ -1,5 +1,6 @@
 """Names of data sets; importing this takes no time, because settings need it before torch is imported."""
 
+import difflib
 import re
 import sys
 from pathlib import Path
@@ -32,7 +33,9 @@ def name_of(choice: str) -> str:
     folder = folder_of(choice)
     if folder is None:
         if choice not in NAMES:
-            raise DataError(f"there is no data set of that name; there are {', '.join(NAMES)}, and {FOLDER}PATH")
+            near = difflib.get_close_matches(choice, NAMES, n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise DataError(f"there is no data set of that name{meant}; there are {', '.join(NAMES)}, and {FOLDER}PATH")
         return choice
     safe = re.sub(r"[^a-z0-9._]+", "-", folder.resolve().name.lower()).strip("-._")[:LONGEST]
     if not safe:

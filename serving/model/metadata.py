@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from preparation import check
 from serving.contract import CONTRACTS, MNIST, NUMBERS, TEXTS, TEXTS_OF, Form, number
 from serving.model.onnx_proto import parse
 
@@ -26,12 +27,6 @@ CHANNELS = (1, 3)
 CLASSES = (2, 100)
 LONGEST_CLASS = 100  # characters
 LONGEST_CLASSES = 2**17  # characters of JSON, in which one may be written as twelve
-# By name, with the parameters that each has.
-PREPARATIONS: tuple[dict[str, Any], ...] = (
-    {"name": "stroke"},
-    {"name": "fit", "background": "edge"},
-    {"name": "fit", "background": "black"},
-)
 
 
 def read_metadata(content: bytes) -> dict[str, str]:
@@ -92,13 +87,11 @@ def _require(metadata: dict[str, str], name: str) -> str:
 def _read_form(metadata: dict[str, str]) -> Form:
     height, width = (_whole(metadata, name, range(SIDES[0], SIDES[1] + 1)) for name in ("height", "width"))
     channels = _whole(metadata, "channels", CHANNELS)
-    text = _require(metadata, "preparation")
-    preparation = _json("preparation", text)
-    if preparation not in PREPARATIONS:
-        known = ", ".join(orjson.dumps(each).decode() for each in PREPARATIONS)
-        raise ValueError(f"has the metadata preparation={text}, but this service knows {known}")
-    if preparation["name"] == "stroke" and channels > 1:
-        raise ValueError("has the preparation stroke and colour pictures, but stroke needs grey ones")
+    preparation = _json("preparation", _require(metadata, "preparation"))
+    try:
+        check(preparation, channels)
+    except ValueError as error:
+        raise ValueError(f"has pictures that cannot be prepared: {error}") from None
     return Form(metadata["dataset"], _read_classes(metadata), height, width, channels, preparation)
 
 

@@ -42,7 +42,7 @@ def test_makefile_asks_for_the_name_of_the_model() -> None:
     assert ask("folder:some pictures").stdout == "some-pictures\n"
     refused = ask("fashion")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("fashion: there is no data set of that name; there are mnist, ")
+    assert refused.stderr.startswith("fashion: there is no data set of that name (did you mean fashion-mnist?); ")
 
 
 def test_names_are_known_before_torch_is_imported() -> None:
