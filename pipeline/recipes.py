@@ -85,6 +85,14 @@ class Augmentation:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Habits:
+    """The changes of a recipe that adapts to a data set; the defaults, chosen for MNIST, change nothing."""
+
+    least_epochs: Positive = 1  # a recipe with more keeps its own
+    augmentation: Augmentation | None = None  # instead of the recipe's
+
+
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """A network and its training. `about` describes it in one sentence; the defaults are the chapter's choices."""
 
@@ -103,22 +111,14 @@ class Recipe:
     averaging: Share = 0.0  # decay of the exponential moving average of the weights; 0: none; Polyak (1992)
     mixed_precision: Flag = False  # bfloat16 if the device supports it; Micikevicius et al. (2018)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    adapts: Flag = False  # epochs and augmentation follow the data set's habits
+    adapts: Flag = False  # follows the data set's habits
 
-    def adapted(self, epochs: float, bends: float, flip: bool) -> "Recipe":
-        """The recipe with a data set's habits (`data.dataset.Habits`), if it adapts to them."""
-        if not self.adapts or (epochs, bends, flip) == (1, 1, False):
+    def adapted(self, habits: Habits) -> "Recipe":
+        """The recipe with a data set's habits, if it adapts to them."""
+        if not self.adapts:
             return self
-        bounds = {
-            each.name: getattr(self.augmentation, each.name) * bends
-            for each in fields(Augmentation)
-            if each.name != "flip"
-        }
-        return replace(
-            self,
-            epochs=max(1, round(self.epochs * epochs)),
-            augmentation=Augmentation(**bounds, flip=flip or self.augmentation.flip),
-        )
+        augmentation = habits.augmentation or self.augmentation
+        return replace(self, epochs=max(self.epochs, habits.least_epochs), augmentation=augmentation)
 
 
 AFFINE = Augmentation(rotation=10, scale=0.15, shear=8, shift=1)

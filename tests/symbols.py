@@ -1,5 +1,9 @@
-"""A folder of pictures to learn from: symbols of a font of Debian's, each in another colour, size and place."""
+"""A folder of pictures to learn from: symbols of a font of Debian's, each in another colour, size and place.
 
+`python -m tests.symbols FOLDER --classes 10 --per-class 200 300` draws one.
+"""
+
+import argparse
 import random
 from pathlib import Path
 
@@ -48,3 +52,13 @@ def make_folder(
         for number in range(chance.randint(*per_class)):
             draw(symbol, chance, colour).save(folder / name / f"{number}.{SUFFIXES[number % len(SUFFIXES)]}")
     return folder
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--classes", type=int, default=12)
+    parser.add_argument("--per-class", type=int, nargs=2, default=(60, 200))
+    parser.add_argument("--grey", action="store_true")
+    chosen = parser.parse_args()
+    make_folder(chosen.folder, tuple(chosen.per_class), chosen.classes, not chosen.grey)

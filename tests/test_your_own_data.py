@@ -20,6 +20,7 @@ from pipeline.arguments import read
 from pipeline.data.catalogue import CATALOGUE
 from pipeline.data.pictures import folder as folder_of_pictures
 from tests.processes import ROOT, answers, free_port, wait_until
+from tests.served import assert_equals_torch, predict
 from tests.symbols import SYMBOLS, make_folder
 
 PAGE = (ROOT / "docs" / "your-own-data.md").read_text()
@@ -79,14 +80,10 @@ def test_folder_becomes_a_service_that_reads_its_test_pictures(served: str, pict
         pictures, 28, {"name": "fit", "background": "edge"}, pictures.with_name("var") / "data", False
     )
     test = dataset.read_test()
-    response = httpx.post(
-        f"{served}/predict/raw",
-        content=test.images.numpy().tobytes(),
-        headers={"Content-Type": "application/octet-stream"},
-        timeout=60,
-    )
-    labels = np.array([answer["class"] for answer in response.raise_for_status().json()])
-    assert (labels == test.labels.numpy()).mean() >= 0.98
+    answers = predict(served, test.images.numpy())
+    (predictions,) = pictures.with_name("var").rglob("predictions/test.npz")
+    assert_equals_torch(answers, predictions.read_bytes(), len(test), len(SYMBOLS))
+    assert np.mean([answer["class"] for answer in answers] == test.labels.numpy()) >= 0.98
     model = httpx.get(f"{served}/model").json()
     assert (model["dataset"], model["classes"]) == (NAME, sorted(SYMBOLS))
 

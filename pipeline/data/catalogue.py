@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.data.dataset import MNIST, Habits
+from pipeline.data.dataset import MNIST
+from pipeline.recipes import Augmentation, Habits
 
 Subset = Literal["full", "tenth"]
 Part = Literal["train", "test"]
@@ -46,7 +47,7 @@ class Entry:
         transposed: whether rows and columns are exchanged in the files.
         moments: published mean and deviation of each channel; None: computed from the training split.
         preparation: how a picture of any size becomes one of these (see `Task`).
-        habits: how built-in recipes change.
+        habits: how recipes that adapt change.
         minimum_accuracy: as in `DataSet`.
         tenth: folder of the bundled tenth.
         hint: for a user whose files are missing, a clause.
@@ -157,7 +158,7 @@ CATALOGUE = {
                 )
             },
             preparation={"name": "fit", "background": "black"},
-            habits=Habits(epochs=2.0, bends=0.0, flip=True),
+            habits=Habits(least_epochs=16, augmentation=Augmentation(flip=True)),
             hint="Debian's package dataset-fashion-mnist has them in /usr/share/datasets/fashion-mnist",
         ),
         Entry(

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pipeline.recipes import Habits
+
 
 @dataclass(frozen=True)
 class Task:
@@ -65,21 +67,6 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Habits:
-    """Changes of a built-in recipe for a data set; the defaults change nothing.
-
-    Attributes:
-        epochs: factor for the number of epochs.
-        bends: factor for the bounds of rotation, scale, shear, shift and stroke thickness.
-        flip: whether pictures may be mirrored left to right.
-    """
-
-    epochs: float = 1.0
-    bends: float = 1.0
-    flip: bool = False
-
-
-@dataclass(frozen=True)
 class DataSet:
     """A checked and split data set.
 
@@ -91,7 +78,7 @@ class DataSet:
         train: samples to train on.
         validation: held-out samples; recipes, epochs and champions are chosen on them.
         read_test: reads the test samples. Call it once, after every choice has been made.
-        habits: how built-in recipes change for these pictures.
+        habits: how recipes that adapt change for these pictures.
         minimum_accuracy: share of the validation samples that a champion must classify correctly, unless a setting
             requires another one.
     """
@@ -103,7 +90,7 @@ class DataSet:
     train: Samples
     validation: Samples
     read_test: Callable[[], Samples]
-    habits: Habits = Habits()
+    habits: Habits = field(default_factory=Habits)
     minimum_accuracy: float = 0.5
 
     @property

@@ -30,8 +30,7 @@ class Run:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe with the data set's habits."""
-        habits = self.dataset.habits
-        return self.chosen.adapted(habits.epochs, habits.bends, habits.flip)
+        return self.chosen.adapted(self.dataset.habits)
 
     @property
     def name(self) -> str:

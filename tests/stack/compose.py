@@ -82,6 +82,16 @@ class Stack:
         found: list[dict[str, Any]] = runs.raise_for_status().json().get("runs", [])
         return found
 
+    def served_run(self) -> str:
+        """Return the id of the run whose model is in service."""
+        run_id: str = httpx.get(f"{self.service}/model").raise_for_status().json()["run_id"]
+        return run_id
+
+    def artifact(self, path: str) -> bytes:
+        """Return an artifact of the run whose model is in service."""
+        query = {"run_id": self.served_run(), "path": path}
+        return httpx.get(f"{self.tracking}/get-artifact", params=query, timeout=60).raise_for_status().content
+
     def remove(self) -> None:
         """Take down containers, networks, volumes and images of this project; BuildKit keeps its layers."""
         self.compose("down", "--volumes", "--rmi", "local", "--timeout", "5", "--remove-orphans", check=False)

@@ -1,12 +1,10 @@
 """`docker compose up` on a real engine: train, then predict the 10,000 test digits."""
 
-import io
 import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serving.model.onnx_file import Model
+from tests.served import Answers, assert_equals_torch, predict
 
 from .compose import ROOT, Stack, docker, wait_for
 
@@ -21,33 +20,13 @@ pytestmark = pytest.mark.stack
 
 MEGABYTE = 1_000_000
 Digits = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # images [10000, 784] and labels [10000]
-Answers = list[dict[str, Any]]
 PICTURES = {"filters.png", "feature-maps.png", "training-curves.png", "confusion-matrix.png"}
 
 
 @pytest.fixture(scope="module")
 def answers(stack: Stack, test_digits: Digits) -> Answers:
-    """Predict the 10,000 test digits, 1,000 per request."""
-    images, _ = test_digits
-    answered: Answers = []
-    with httpx.Client(base_url=stack.service, timeout=60) as client:
-        for start in range(0, len(images), 1000):
-            body = images[start : start + 1000].tobytes()
-            response = client.post("/predict/raw", content=body, headers={"Content-Type": "application/octet-stream"})
-            assert response.status_code == 200, response.text
-            assert response.headers["X-Model-Version"]
-            answered += response.json()
-    return answered
-
-
-def served_run(stack: Stack) -> str:
-    run_id: str = httpx.get(f"{stack.service}/model").raise_for_status().json()["run_id"]
-    return run_id
-
-
-def artifact(stack: Stack, path: str) -> bytes:
-    query = {"run_id": served_run(stack), "path": path}
-    return httpx.get(f"{stack.tracking}/get-artifact", params=query, timeout=60).raise_for_status().content
+    """Predict the 10,000 test digits."""
+    return predict(stack.service, test_digits[0])
 
 
 def test_service_reads_99_percent_of_the_test_digits(answers: Answers, test_digits: Digits) -> None:
@@ -58,23 +37,19 @@ def test_service_reads_99_percent_of_the_test_digits(answers: Answers, test_digi
 
 
 def test_service_returns_the_probabilities_of_torch(stack: Stack, answers: Answers) -> None:
-    torch = np.load(io.BytesIO(artifact(stack, "predictions/test.npz")))
-    served = np.array([answer["probabilities"] for answer in answers])
-    assert served.shape == torch["probabilities"].shape == (10_000, 10)
-    np.testing.assert_allclose(served, torch["probabilities"], rtol=0, atol=1e-4)
-    assert [answer["digit"] for answer in answers] == torch["probabilities"].argmax(axis=1).tolist()
+    assert_equals_torch(answers, stack.artifact("predictions/test.npz"), 10_000, 10)
 
 
 def test_mlflow_lists_the_run_with_its_pictures(stack: Stack) -> None:
-    assert served_run(stack) in {run["info"]["run_id"] for run in stack.runs()}
+    assert stack.served_run() in {run["info"]["run_id"] for run in stack.runs()}
     listed = httpx.get(
         f"{stack.tracking}/api/2.0/mlflow/artifacts/list",
-        params={"run_id": served_run(stack), "path": "pictures"},
+        params={"run_id": stack.served_run(), "path": "pictures"},
     )
     names = {Path(file["path"]).name for file in listed.raise_for_status().json()["files"]}
     assert names >= PICTURES
     for name in PICTURES:
-        assert artifact(stack, f"pictures/{name}").startswith(b"\x89PNG"), name
+        assert stack.artifact(f"pictures/{name}").startswith(b"\x89PNG"), name
 
 
 def test_champion_is_exported_to_standard_output(stack: Stack, tmp_path: Path) -> None:
@@ -94,7 +69,7 @@ def test_champion_is_exported_to_standard_output(stack: Stack, tmp_path: Path) -
     done = subprocess.run(command, cwd=ROOT, env=stack.environment, capture_output=True, timeout=120, check=True)
     file = tmp_path / "model.onnx"
     file.write_bytes(done.stdout)
-    assert Model.load(file).metadata["run_id"] == served_run(stack)
+    assert Model.load(file).metadata["run_id"] == stack.served_run()
 
 
 def test_mlflow_refuses_unknown_host_names(stack: Stack) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import named
+from tests.served import assert_equals_torch, predict
 from tests.symbols import SYMBOLS, make_folder
 
 from .compose import Stack
@@ -30,16 +31,11 @@ def test_fashion_mnist_is_trained_and_served(another_stack: Callable[..., Stack]
     stack.up()
     model = httpx.get(f"{stack.service}/model").raise_for_status().json()
     assert (model["dataset"], model["classes"][9]) == ("fashion-mnist", "Ankle boot")
-    test = named.load("fashion-mnist", "full", FASHION, None, Path()).read_test()[:1000]
-    answers = httpx.post(
-        f"{stack.service}/predict/raw",
-        content=test.images.numpy().tobytes(),
-        headers={"Content-Type": "application/octet-stream"},
-        timeout=60,
-    )
-    labels = np.array([answer["class"] for answer in answers.raise_for_status().json()])
-    assert (labels == test.labels.numpy()).mean() >= 0.8
-    assert "digit" not in answers.json()[0]
+    test = named.load("fashion-mnist", "full", FASHION, None, Path()).read_test()
+    answers = predict(stack.service, test.images.numpy())
+    assert_equals_torch(answers, stack.artifact("predictions/test.npz"), 10_000, 10)
+    assert np.mean([answer["class"] for answer in answers] == test.labels.numpy()) >= 0.8
+    assert "digit" not in answers[0]
 
 
 def test_folder_of_pictures_is_trained_and_served(another_stack: Callable[..., Stack], tmp_path: Path) -> None:

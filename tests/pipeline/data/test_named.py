@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.data import named
 from pipeline.data.catalogue import CATALOGUE, TENTH
-from pipeline.data.dataset import DataSet, Habits
+from pipeline.data.dataset import DataSet
 from pipeline.data.names import NAMES, DataError
+from pipeline.recipes import Augmentation, Habits
 from tests.pipeline.data import made
 from tests.pipeline.data.made import Made
 
@@ -50,7 +52,7 @@ def test_debians_files_of_fashion_mnist_are_read(fashion: DataSet) -> None:
     assert fashion.train.images.shape[1:] == fashion.task.shape
     assert fashion.task.classes[int(fashion.train.labels[0])] in ("Ankle boot", "T-shirt/top")
     assert fashion.task.preparation == {"name": "fit", "background": "black"}
-    assert fashion.habits == Habits(epochs=2.0, bends=0.0, flip=True)
+    assert fashion.habits == Habits(least_epochs=16, augmentation=Augmentation(flip=True))
     assert fashion.digest.startswith("d1fd84a877f3b78f")
 
 
@@ -194,8 +196,11 @@ def test_tenth_is_mnists_alone(name: str) -> None:
 
 
 def test_misspelt_name_is_refused_with_the_right_ones() -> None:
-    with pytest.raises(DataError, match="there is no data set of that name; there are mnist, fashion-mnist"):
+    meant = re.escape("(did you mean fashion-mnist?)")
+    with pytest.raises(DataError, match=f"there is no data set of that name {meant}; there are mnist, fashion-mnist"):
         named.load("fashon-mnist", "full", None, None, NOWHERE)
+    with pytest.raises(DataError, match="there is no data set of that name; there are mnist, fashion-mnist"):
+        named.load("cifar", "full", None, None, NOWHERE)
 
 
 def test_dataset_dir_that_is_no_folder_is_refused(tmp_path: Path) -> None:

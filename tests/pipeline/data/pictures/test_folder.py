@@ -1,5 +1,6 @@
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,17 @@ def test_mixed_grey_and_colour_is_colour(tmp_path: Path) -> None:
     assert load(tmp_path / "set", preparation=STROKE).task.channels == 1
 
 
-@pytest.mark.parametrize(("names", "factor"), [({"club": 12, "star": 12}, 10.0), ({"club": 4000, "star": 4000}, 5.0)])
+@pytest.mark.parametrize(("names", "epochs"), [({"club": 12, "star": 12}, 80), ({"club": 4000, "star": 4000}, 40)])
 def test_small_folder_gets_more_epochs(
-    names: dict[str, int], factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    names: dict[str, int], epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sum(names.values()) > 100:  # as if there were more of them
         names = dict.fromkeys(names, 12)
-        monkeypatch.setattr(folders, "PICTURES_OF_ALL_EPOCHS", 5 * 18)
+        monkeypatch.setattr(folders, "PICTURES_OF_ALL_EPOCHS", 40 * 18)
+    augmentation = replace(folders.AUGMENTATION, shift=2.8)
     habits = load(make(tmp_path / "set", names), flip=True).habits
-    assert (habits.epochs, habits.bends, habits.flip) == (factor, 0.5, True)
-    assert not load(tmp_path / "set").habits.flip
+    assert (habits.least_epochs, habits.augmentation) == (epochs, replace(augmentation, flip=True))
+    assert load(tmp_path / "set").habits.augmentation == augmentation
 
 
 def test_digest_follows_pictures_labels_names_and_preparation(tmp_path: Path) -> None:
