@@ -37,6 +37,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _own_address() -> None:
+    """MLflow writes its address into the environment of its process: fixtures of a module do not find a former one."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 @pytest.fixture(scope="session")
 def tenth() -> DataSet:
     return mnist.load("tenth", None, Path("unused"))
