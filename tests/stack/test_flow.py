@@ -38,6 +38,7 @@ def test_service_reads_99_percent_of_the_test_digits(answers: Answers, test_digi
 
 def test_service_returns_the_probabilities_of_torch(stack: Stack, answers: Answers) -> None:
     assert_equals_torch(answers, stack.artifact("predictions/test.npz"), 10_000, 10)
+    assert [answer["digit"] for answer in answers] == [answer["class"] for answer in answers]
 
 
 def test_mlflow_lists_the_run_with_its_pictures(stack: Stack) -> None:

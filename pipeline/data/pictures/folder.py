@@ -29,9 +29,8 @@ UNREADABLE = 0.05  # largest share of files that cannot be read
 HASH_KEY = b"digits"
 # Training takes about as many steps as `default` does on the bundled tenth of MNIST, but no more than 80 epochs.
 PICTURES_OF_ALL_EPOCHS, MOST_EPOCHS = 240_000, 80
-# Bent half as much as digits, but shifted further: what a picture shows is seldom in its centre.
+# Half as much as for digits. The shift is a tenth of the side: what a picture shows is seldom in its centre.
 AUGMENTATION = Augmentation(rotation=5, scale=0.075, shear=4)
-SIDES_PER_SHIFT = 10
 SMALLEST_DEVIATION = 0.01  # a channel that is nearly constant would be blown up
 
 
@@ -80,7 +79,7 @@ def load(folder: Path, size: int, preparation: dict[str, Any], cache: Path, flip
         parts[TRAIN],
         parts[VALIDATION],
         lambda: parts[TEST],
-        Habits(epochs, replace(AUGMENTATION, shift=size / SIDES_PER_SHIFT, flip=flip)),
+        Habits(epochs, replace(AUGMENTATION, shift=size / 10, flip=flip)),
     )
 
 

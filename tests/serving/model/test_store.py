@@ -36,6 +36,17 @@ def test_file_version_is_the_start_of_its_digest(model_file: Path) -> None:
     assert description["loaded_since"].endswith("+00:00")
 
 
+def test_model_is_never_shown_while_it_counts_as_being_verified(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics, shown = Metrics(), []
+    store = Store(Settings(model=model_file, cache_dir=tmp_path), metrics)
+    # The first that the store calls when another model is in service.
+    monkeypatch.setattr(metrics, "set_model", lambda *_: shown.append(store.describe()))
+    assert store.refresh()
+    assert [(each["ready"], each["problem"]) for each in shown] == [(True, None)]
+
+
 @pytest.mark.parametrize(("data", "warned"), [("tenth", True), ("full", False), ("fashion", False)])
 def test_only_models_of_the_bundled_tenth_carry_the_warning(
     variant: Variant, caplog: pytest.LogCaptureFixture, bentoml_log: None, data: str, warned: bool
