@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from rich.table import Table
 from pipeline import flow, promotion
 from pipeline.data import named
 from pipeline.data.dataset import DataSet
-from pipeline.data.names import folder_of, model_of, name_of
+from pipeline.data.names import flag_of, folder_of, model_of, name_of
 from pipeline.data.pictures import folder
 from pipeline.experiments import table
 from pipeline.experiments.compare import compare as carry_out
+from pipeline.form import read_form
 from pipeline.promotion import Gate
 from pipeline.recipes import find
 from pipeline.settings import (
@@ -49,6 +51,7 @@ def train(settings: TrainSettings) -> None:
     """Train a recipe, export and prove the model, and promote it if it passes the gate."""
     dataset, device = _prepare(settings)
     run = Run(find(settings.recipe), settings.seed, dataset, device)
+    _warn_of_unused(settings, [run])
     model = model_of(dataset.task.dataset)
     with turn(settings.state_dir, "training"):
         if deliver_left(settings.state_dir, settings.tracking_patience):
@@ -85,6 +88,7 @@ def compare(settings: CompareSettings) -> None:
     dataset, device = _prepare(settings)
     seeds = range(1, settings.seeds + 1)
     planned = [Run(find(name), seed, dataset, device) for name in settings.recipes for seed in seeds]
+    _warn_of_unused(settings, planned)
     with turn(settings.state_dir, "training"):
         deliver_left(settings.state_dir, settings.tracking_patience)
         with Delivery(settings.state_dir, settings.tracking_patience) as delivery:
@@ -116,7 +120,10 @@ def export(settings: ExportSettings) -> None:
     model = _model(settings)
     version = registry.get(settings.version, model) if settings.version else registry.by_alias(CHAMPION, model)
     if version is None:
-        raise RegistryError("There is no champion to export: run `python -m pipeline train`, or name a --version.")
+        flag = flag_of(model)
+        raise RegistryError(
+            f"There is no champion to export: run `python -m pipeline train{flag}`, or name a --version."
+        )
     with tempfile.TemporaryDirectory() as folder:
         file = registry.download(version, Path(folder))
         if str(settings.to) == "-":
@@ -147,7 +154,9 @@ def promote(settings: PromoteSettings) -> None:
     model = _model(settings)
     newest = registry.all_versions(model)[:1]
     if not newest:
-        raise RegistryError(f"There is no version of {model} to promote: run `python -m pipeline train` first.")
+        raise RegistryError(
+            f"There is no version of {model} to promote: run `python -m pipeline train{flag_of(model)}` first."
+        )
     version = registry.get(settings.version, model) if settings.version else newest[0]
     with turn(settings.state_dir, "aliases"):
         promotion.finish(model)
@@ -155,7 +164,7 @@ def promote(settings: PromoteSettings) -> None:
         if champion and champion.number == version.number:
             log.info("Version %s is already champion.", version.number)
             return
-        dataset = _load(settings)
+        dataset = _load_for(version, settings)
         log.info("Judging version %s on the validation pictures.", version.number)
         verdict = promotion.consider(version, dataset.validation, _gate(settings, dataset), explicit=True)
     if not verdict.promoted:
@@ -190,7 +199,14 @@ def status(settings: ModelSettings) -> None:
     waiting = outbox.count(settings.state_dir)
     if waiting:
         log.warning("%d reports wait for MLflow: run `python -m pipeline publish`.", waiting)
-    Console().print(listed if listed.row_count else "No version is registered yet: run `python -m pipeline train`.")
+    if listed.row_count:
+        Console().print(listed)
+        return
+    others = [f"{name}{flag_of(name) and f' ({flag_of(name).strip()})'}" for name in registry.models()]
+    there = f"; there are versions of {', '.join(others)}" if others else ""
+    Console().print(
+        f"No version of {model} is registered yet: run `python -m pipeline train{flag_of(model)}`{there}.", markup=False
+    )
 
 
 def _prepare(settings: RunSettings) -> tuple[DataSet, torch.device]:
@@ -208,6 +224,33 @@ def _load(settings: DataSettings) -> DataSet:
         return named.load(settings.dataset, settings.subset, settings.dataset_dir, settings.mnist_dir, kept)
     preparation = {"name": "stroke"} if settings.preparation == "stroke" else {"name": "fit", "background": "edge"}
     return folder.load(pictures, settings.size, preparation, kept, settings.flip)
+
+
+def _warn_of_unused(settings: RunSettings, planned: Sequence[Run]) -> None:
+    """Warn of settings for folders that change nothing here."""
+    if folder_of(settings.dataset) is None:
+        changed = {"size", "preparation", "flip"} & settings.model_fields_set
+        if changed:
+            log.warning("Without effect, because only folders of pictures have them: %s.", ", ".join(sorted(changed)))
+    elif settings.flip:
+        names = {run.recipe.name for run in planned if not run.recipe.augmentation.flip}
+        if names:
+            log.warning(
+                "flip is without effect on %s: write `flip = true` under [augmentation] in a recipe of your own.",
+                ", ".join(sorted(names)),
+            )
+
+
+def _load_for(version: Version, settings: DataSettings, loaded: DataSet | None = None) -> DataSet:
+    """Load the pictures in the size and with the preparation of a version, unless `loaded` has them."""
+    if folder_of(settings.dataset) is None:
+        return loaded or _load(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        form = read_form(registry.download(version, Path(folder)))
+    if loaded and (loaded.task.shape[:2], loaded.task.preparation) == (form.shape[:2], form.preparation):
+        return loaded
+    own = {"size": form.shape[0], "preparation": form.preparation["name"]}
+    return _load(settings.model_copy(update=own))
 
 
 def _model(settings: ModelSettings) -> str:
@@ -231,10 +274,9 @@ def _judge_waiting(settings: GateSettings, dataset: DataSet | None) -> list[Vers
         newest = champion.number if champion else 0
         versions = registry.all_versions(model)
         waiting = [each for each in versions if each.number > newest and not promotion.is_judged(each)]
-        if waiting:
-            dataset = dataset or _load(settings)
-            for version in reversed(waiting):
-                promotion.consider(version, dataset.validation, _gate(settings, dataset))
+        for version in reversed(waiting):
+            dataset = _load_for(version, settings, dataset)
+            promotion.consider(version, dataset.validation, _gate(settings, dataset))
     return waiting
 
 

@@ -21,14 +21,13 @@ from torch.nn import functional
 
 from pipeline import PipelineError
 from pipeline.data.dataset import Samples, Task
+from pipeline.form import read_form
 from pipeline.networks import Network, count_parameters, normalise
 
 CONTRACT = "2"
 BATCH_SIZES = (1, 2, 7, 128)
 TOLERANCE = 1e-4
 GOLDEN_PER_CLASS = 2
-
-Form = tuple[tuple[str, ...], tuple[int, ...]]  # names of the classes, and the shape of one picture
 
 
 class ParityError(PipelineError):
@@ -138,15 +137,6 @@ def _of_task(task: Task) -> dict[str, str]:
     return {"dataset": task.dataset} | {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
 
 
-def read_form(file: Path) -> Form:
-    """Read the names of the classes, and the shape of one picture, from the metadata of an exported file."""
-    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
-    if "classes" not in metadata:  # contract 1 had MNIST alone
-        return tuple("0123456789"), (28, 28)
-    height, width, channels = (int(metadata[name]) for name in ("height", "width", "channels"))
-    return tuple(json.loads(metadata["classes"])), (height, width) if channels == 1 else (height, width, channels)
-
-
 def choose_golden(samples: Samples) -> Samples:
     """Choose the first `GOLDEN_PER_CLASS` samples of each class."""
     labels = samples.labels
@@ -167,7 +157,7 @@ def check_contract(file: Path, task: Task | None = None) -> None:
     try:
         onnx.checker.check_model(file, full_check=True)
         graph = onnx.load(file).graph
-        classes, shape = (task.classes, task.shape) if task else read_form(file)
+        classes, shape = (task.classes, task.shape) if task else read_form(file)[:2]
     except Exception as error:  # checker, protobuf and shape inference raise different errors
         raise ParityError(f"{file} is not valid ONNX: {error}") from error
     contract = [

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from pipeline.data.dataset import Samples
-from pipeline.data.names import model_of
-from pipeline.export import Form, predict, read_form
+from pipeline.data.names import flag_of, model_of
+from pipeline.export import predict
+from pipeline.form import Form, describe, read_form
 from pipeline.tracking import registry
 from pipeline.tracking.registry import CHAMPION, PREVIOUS, DamagedFileError, RegistryError, Version
 
@@ -78,10 +79,13 @@ def _compare(
     verdict = may_replace(candidate, champion)
     if verdict:
         return verdict, champion
+    correct, form = _correct(candidate, validation)
+    if form.shape != validation.shape:
+        taken, there = describe(form.shape), describe(validation.shape)
+        return Verdict(False, f"it takes {taken}, and the pictures of the data set have {there}"), champion
     if champion and _is_foreign(champion):
         foreign = f"the champion, version {champion.number}, was trained on {champion.dataset}"
-        return judge(_correct(candidate, validation)[0], None, gate, foreign), None
-    correct, form = _correct(candidate, validation)
+        return judge(correct, None, gate, foreign), None
     try:
         former, former_form = _correct(champion, validation) if champion else (None, form)
     except DamagedFileError as damage:
@@ -89,21 +93,20 @@ def _compare(
         if not explicit and champion.tags.get("fingerprint") != candidate.tags.get("fingerprint", ""):
             raise RegistryError(
                 f"Version {candidate.number} cannot be compared with the champion, because {damage.what}: "
-                f"go back by `rollback`, or replace it by `promote --version {candidate.number}`."
+                f"go back by `rollback{flag_of(candidate.model)}`, or replace it by `promote{flag_of(candidate.model)} "
+                f"--version {candidate.number}`."
             ) from damage
         verdict = judge(correct, None, gate, f"{damage.what}, so it could not be compared with the champion")
         # A damaged version is nothing to go back to.
         return verdict, registry.by_alias(PREVIOUS, candidate.model)
+    alone = f"it cannot be compared with the champion: {form.difference(former_form)}"
+    command = f"promote{flag_of(candidate.model)} --version {candidate.number}"
     if former_form == form:
         verdict = judge(correct, former, gate)
     elif explicit:
-        verdict = judge(correct, None, gate, "the champion has other classes or pictures of another size")
+        verdict = judge(correct, None, gate, alone)
     else:
-        verdict = Verdict(
-            False,
-            "its classes or the size of its pictures are not those of the champion; "
-            f"`promote --version {candidate.number}` replaces the champion all the same",
-        )
+        verdict = Verdict(False, f"{alone}; `{command}` replaces the champion all the same")
     return verdict, champion
 
 
@@ -179,9 +182,10 @@ def require_champion(considered: Version) -> None:
     try:
         registry.check(champion)
     except DamagedFileError as damage:
+        flag = flag_of(considered.model)
         raise RegistryError(
-            f"The champion cannot be served, because {damage.what}: go back by `rollback`, replace it by "
-            "`promote --version`, or restore a backup."
+            f"The champion cannot be served, because {damage.what}: go back by `rollback{flag}`, replace it by "
+            f"`promote{flag} --version`, or restore a backup."
         ) from damage
     log.info(
         "Champion: version %s of %s (%s, %.2f %% of the test pictures).",
@@ -210,7 +214,9 @@ def rollback(model: str, confirmed: bool) -> tuple[Version, Version | None]:
     if completed and champion:
         return champion, previous
     if previous is None:
-        raise RegistryError(f"{model} has no previous version to go back to; see `python -m pipeline status`.")
+        raise RegistryError(
+            f"{model} has no previous version to go back to; see `python -m pipeline status{flag_of(model)}`."
+        )
     refusal = may_replace(previous, champion)
     if refusal and champion and not confirmed:
         raise RegistryError(
@@ -282,11 +288,11 @@ def _follow_champion(champion: Version, former: Version | None) -> None:
 
 
 def _correct(version: Version, samples: Samples) -> tuple[NDArray[np.bool_], Form]:
-    """Which samples a version classifies correctly, bool [n], and the form of its pictures and answers."""
+    """Which samples a version classifies correctly, bool [n], and its form; none if the shape is another one."""
     with tempfile.TemporaryDirectory() as folder:
         file = registry.download(version, Path(folder))
         form = read_form(file)
-        if form[1] != tuple(samples.images.shape[1:]):
+        if form.shape != samples.shape:
             return np.zeros(len(samples), bool), form
         predicted = predict(file, samples).argmax(axis=1)
     correct: NDArray[np.bool_] = predicted == samples.labels.numpy()

@@ -141,8 +141,8 @@ class GateSettings(DataSettings):
         None,
         ge=0,
         le=1,
-        description="Share of the validation pictures that a champion must classify correctly; by default that of the "
-        "data set, 0.98 for MNIST.",
+        description="Share of the validation pictures that a champion must classify correctly; by default 0.98 for "
+        "MNIST, and otherwise half way between chance and certainty.",
     )
     significance: float = Field(
         0.05,

@@ -69,7 +69,7 @@ class Entry:
     moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     preparation: Mapping[str, Any] = field(default_factory=lambda: {"name": "stroke"})
     habits: Habits = field(default_factory=Habits)
-    minimum_accuracy: float = 0.5
+    minimum_accuracy: float | None = None
     tenth: Path | None = None
     hint: str = ""
 
@@ -158,7 +158,7 @@ CATALOGUE = {
                 )
             },
             preparation={"name": "fit", "background": "black"},
-            habits=Habits(least_epochs=16, augmentation=Augmentation(flip=True)),
+            habits=Habits(least_epochs=24, augmentation=Augmentation(shift=1, flip=True)),
             hint="Debian's package dataset-fashion-mnist has them in /usr/share/datasets/fashion-mnist",
         ),
         Entry(

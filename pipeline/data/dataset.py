@@ -58,12 +58,22 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one picture."""
+        return tuple(self.images.shape[1:])
+
     def __getitem__(self, part: slice) -> "Samples":
         return Samples(self.images[part], self.labels[part])
 
     def to(self, device: torch.device) -> "Samples":
         """The same samples on another device."""
         return Samples(self.images.to(device), self.labels.to(device))
+
+
+def half_way(classes: int) -> float:
+    """The accuracy that lies half way between chance and certainty."""
+    return (1 + 1 / classes) / 2
 
 
 @dataclass(frozen=True)

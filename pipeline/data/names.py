@@ -21,7 +21,7 @@ class DataError(PipelineError):
 
 def folder_of(choice: str) -> Path | None:
     """The folder of pictures that the setting `dataset` names, or None if it names a published data set."""
-    return Path(choice.removeprefix(FOLDER)) if choice.startswith(FOLDER) else None
+    return Path(choice.removeprefix(FOLDER)).expanduser() if choice.startswith(FOLDER) else None
 
 
 def name_of(choice: str) -> str:
@@ -33,10 +33,12 @@ def name_of(choice: str) -> str:
     folder = folder_of(choice)
     if folder is None:
         if choice not in NAMES:
-            near = difflib.get_close_matches(choice, NAMES, n=1)
+            near = [FOLDER + choice] if Path(choice).is_dir() else difflib.get_close_matches(choice, NAMES, n=1)
             meant = f" (did you mean {near[0]}?)" if near else ""
             raise DataError(f"there is no data set of that name{meant}; there are {', '.join(NAMES)}, and {FOLDER}PATH")
         return choice
+    if choice == FOLDER:
+        raise DataError(f"it names no folder: write {FOLDER}PATH")
     safe = re.sub(r"[^a-z0-9._]+", "-", folder.resolve().name.lower()).strip("-._")[:LONGEST]
     if not safe:
         raise DataError("the folder's name has no letter from a to z and no digit; rename the folder")
@@ -46,6 +48,13 @@ def name_of(choice: str) -> str:
 def model_of(dataset: str) -> str:
     """The name of the registered model of a data set."""
     return DIGITS if dataset == "mnist" else dataset
+
+
+def flag_of(model: str) -> str:
+    """The flag that a command for a registered model needs, with a space before it; none for MNIST."""
+    if model == DIGITS:
+        return ""
+    return f" --dataset {model if model in NAMES else f'{FOLDER}…'}"
 
 
 if __name__ == "__main__":  # for the Makefile: which model to serve

@@ -28,7 +28,7 @@ def draw_comparison(rows: Sequence[Row], caption: str) -> Figure:
         6.6,
         1,
         2,
-        f"Most accurate recipe: {best.recipe}, {100 * best.test_accuracy_mean:.2f} % of the test digits, "
+        f"Most accurate recipe: {best.recipe}, {100 * best.test_accuracy_mean:.2f} % of the test pictures, "
         f"{best.parameters:,} parameters",
         caption,
     )

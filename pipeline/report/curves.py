@@ -34,7 +34,9 @@ def draw_training_curves(epochs: Sequence[Epoch], learning_rates: Sequence[float
     middle.plot(numbers, [100 * share for share in error], color=ORANGE, marker="s")
     middle.set(title="Validation error (%)", yscale="log")
     middle.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
-    middle.yaxis.set_minor_formatter(mpl.ticker.FormatStrFormatter("%g"))
+    # Several decades have room for the labels of the powers of ten alone.
+    minor = mpl.ticker.FormatStrFormatter("%g") if max(error) < 20 * min(error) else mpl.ticker.NullFormatter()
+    middle.yaxis.set_minor_formatter(minor)
     passed = [last.number * (step + 1) / len(learning_rates) for step in range(len(learning_rates))]
     right.plot(passed, learning_rates, color=BLUE)
     right.yaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))

@@ -11,7 +11,7 @@ from pipeline.data.dataset import Samples
 from pipeline.evaluation import Evaluation
 from pipeline.report.style import BLUE, GREY, ORANGE, canvas, panels, picture_tile, shortened
 
-COLUMNS, MOST = 10, 40  # tiles per row and per picture
+COLUMNS, FEWER_COLUMNS, MOST = 10, 8, 40  # tiles per row, with names of digits and of others; and per picture
 FEW = 20  # pictures in a bin below which its accuracy is mostly chance
 SHORT = 12  # characters of a class name below a tile
 MANY, MOST_COUNTED = 20, 60  # classes above which a confusion matrix is larger, and has no numbers in its cells
@@ -136,14 +136,17 @@ def draw_reliability(test: Evaluation, temperature: float) -> Figure:
 
 def _gallery(title: str, caption: str, images: Tensor, words: list[tuple[str, ...]]) -> Figure:
     """Draw pictures in rows, each above lines of text in a colour, the last of its words."""
-    rows = max(1, -(-len(images) // COLUMNS))
-    height = 1.04 + 0.16 * max((len(each) - 1 for each in words), default=2)
-    figure, axes = canvas(height * rows, title, caption)
+    most_lines = max((len(each) - 1 for each in words), default=2)
+    columns = COLUMNS if most_lines <= 2 else FEWER_COLUMNS
+    step = 9.85 / columns  # inches from tile to tile
+    side, height = step - 0.045, step + 0.055 + 0.16 * most_lines
+    figure, axes = canvas(height * max(1, -(-len(images) // columns)), title, caption)
     for place, (image, (*lines, colour)) in enumerate(zip(images, words, strict=True)):
-        left, top = 0.1 + 0.985 * (place % COLUMNS), height * (place // COLUMNS)
-        picture_tile(axes, image.numpy(), left, top, 0.94)
+        left, top = 0.1 + step * (place % columns), height * (place // columns)
+        picture_tile(axes, image.numpy(), left, top, side)
         for line, text in enumerate(lines):
-            axes.text(left + 0.47, top + 1.03 + 0.16 * line, text, fontsize=8.5, ha="center", va="center", color=colour)
+            middle, below = left + side / 2, top + side + 0.09 + 0.16 * line
+            axes.text(middle, below, text, fontsize=8.5, ha="center", va="center", color=colour)
     return figure
 
 

@@ -124,6 +124,11 @@ def all_versions(model: str = DIGITS) -> list[Version]:
     return _search(f"name = '{model}'")
 
 
+def models() -> list[str]:
+    """The names of the registered models that have versions."""
+    return [each.name for each in mlflow.MlflowClient().search_registered_models() if all_versions(each.name)]
+
+
 def get(number: int, model: str = DIGITS) -> Version:
     """A version by its number.
 

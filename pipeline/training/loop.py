@@ -111,7 +111,8 @@ class _Training:
         self._samples = run.dataset.train.to(device)
         if run.batch_size > len(self._samples):
             raise TrainingError(
-                f"A batch of {run.batch_size} is larger than the {len(self._samples)} pictures: lower the batch size."
+                f"A batch of {run.batch_size} is larger than the {len(self._samples)} training pictures: add pictures, "
+                "or choose a recipe with smaller batches."
             )
         blocks = recipe.network.blocks if isinstance(recipe.network, VGGArchitecture) else ()
         side = min(run.dataset.task.height, run.dataset.task.width)

@@ -119,7 +119,7 @@ def test_commands_on_an_empty_registry_say_what_to_do(state: Path, command: Call
 def test_status_of_an_empty_registry(state: Path, command: Callable[..., Done]) -> None:
     done = command("status", "--state-dir", str(state))
     assert done.returncode == 0
-    assert done.stdout.strip() == "No version is registered yet: run `python -m pipeline train`."
+    assert done.stdout.strip() == "No version of digits is registered yet: run `python -m pipeline train`."
 
 
 # A shell gives what a script starts in the background no Ctrl-C.

@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 from pipeline import evaluation, export
 from pipeline.data.dataset import MNIST, DataSet, Samples, Task
 from pipeline.export import ExportedNetwork, ParityError, check_contract, check_parity
+from pipeline.form import read_form
 from pipeline.networks import DenseNet, MNISTConvNet, Network, build
 from pipeline.recipes import RECIPES
 
@@ -143,7 +144,7 @@ def test_colour_pictures_of_any_shape_are_exported_and_proven(tmp_path: Path) ->
     for architecture in (RECIPES["default"].network, RECIPES["best"].network):
         network = build(architecture, COLOURED).eval()
         export.export(network, 1.5, {"subset": "full"}, golden, [samples], file)
-        assert export.read_form(file) == (COLOURED.classes, (32, 20, 3))
+        assert read_form(file) == (COLOURED.classes, (32, 20, 3), COLOURED.preparation)
         assert json.loads(metadata_of(file)["mean"]) == [0.5, 0.4, 0.3]
         expected = evaluation.evaluate(network, samples).probabilities(1.5).numpy()
         np.testing.assert_allclose(export.predict(file, samples), expected, atol=1e-4)
@@ -163,5 +164,5 @@ def test_file_of_contract_1_is_one_of_mnist(model_file: Path, tmp_path: Path) ->
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     onnx.save(model, tmp_path / "model.onnx")
-    assert export.read_form(tmp_path / "model.onnx") == (tuple("0123456789"), (28, 28))
+    assert read_form(tmp_path / "model.onnx") == (tuple("0123456789"), (28, 28), {"name": "stroke"})
     check_contract(tmp_path / "model.onnx")

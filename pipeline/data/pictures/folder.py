@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import DataSet, Samples, Task
+from pipeline.data.dataset import DataSet, Samples, Task, half_way
 from pipeline.data.names import FOLDER, DataError, name_of
 from pipeline.data.pictures.division import HELD_OUT, divide
 from pipeline.data.pictures.findings import FolderReport
@@ -80,6 +80,7 @@ def load(folder: Path, size: int, preparation: dict[str, Any], cache: Path, flip
         parts[VALIDATION],
         lambda: parts[TEST],
         Habits(epochs, replace(AUGMENTATION, shift=size / 10, flip=flip)),
+        half_way(len(listing.classes)),
     )
 
 
@@ -156,7 +157,7 @@ def _moments(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float,
 
 
 def _digest(task: Task, parts: Mapping[str, Samples]) -> str:
-    digest = hashlib.sha256(json.dumps([task.classes, task.preparation], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([task.dataset, task.classes, task.preparation], sort_keys=True).encode())
     for split in SPLITS:
         digest.update(f"{split} {tuple(parts[split].images.shape)}".encode())
         digest.update(parts[split].images.numpy().data)

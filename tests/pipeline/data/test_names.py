@@ -1,10 +1,11 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.data.names import NAMES, DataError, folder_of, model_of, name_of
+from pipeline.data.names import NAMES, DataError, flag_of, folder_of, model_of, name_of
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,26 @@ def test_each_choice_has_a_name_that_is_safe_in_paths_and_no_other_data_set_has(
 def test_choice_without_a_name_is_refused(choice: str) -> None:
     with pytest.raises(DataError, match=r"there are mnist, .* and folder:PATH|rename the folder"):
         name_of(choice)
+
+
+def test_folder_without_its_prefix_is_suggested(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape(f"(did you mean folder:{tmp_path}?)")):
+        name_of(str(tmp_path))
+
+
+def test_empty_path_names_no_folder() -> None:
+    with pytest.raises(DataError, match=r"^it names no folder: write folder:PATH$"):
+        name_of("folder:")
+
+
+def test_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert folder_of("folder:~/symbols") == Path("/home/ada/symbols")
+
+
+def test_commands_for_other_models_than_digits_need_the_flag() -> None:
+    expected = ["", " --dataset fashion-mnist", " --dataset folder:…"]
+    assert [flag_of(model) for model in ("digits", "fashion-mnist", "symbols")] == expected
 
 
 def test_model_of_mnist_is_called_digits() -> None:

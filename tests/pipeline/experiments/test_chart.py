@@ -39,7 +39,7 @@ def points(axes: Axes) -> list[tuple[float, float]]:
 
 def test_title_names_the_most_accurate_recipe() -> None:
     title = titles(draw_comparison(ROWS, "What the numbers are."))
-    assert title.startswith("Most accurate recipe: best, 99.75 % of the test digits, 141,418 parameters")
+    assert title.startswith("Most accurate recipe: best, 99.75 % of the test pictures, 141,418 parameters")
     assert title.endswith("What the numbers are.")
 
 

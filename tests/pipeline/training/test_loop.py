@@ -136,7 +136,7 @@ def test_single_digit_at_the_end_is_refused_if_it_cannot_be_normalised(
 
 
 def test_batch_larger_than_the_data_is_refused(tenth: DataSet) -> None:
-    with pytest.raises(TrainingError, match="A batch of 6000 is larger than the 5500 pictures"):
+    with pytest.raises(TrainingError, match="A batch of 6000 is larger than the 5500 training pictures: add pictures"):
         train(short(replace(QUICK, batch_size=6_000), 1, tenth))
 
 

@@ -79,6 +79,18 @@ def test_small_folder_gets_more_epochs(
     assert load(tmp_path / "set").habits.augmentation == augmentation
 
 
+def test_equal_folder_of_another_name_is_another_data_set(tmp_path: Path) -> None:
+    one, other = load(make(tmp_path / "one")), load(make(tmp_path / "other"))
+    assert torch.equal(one.train.images, other.train.images)
+    assert one.digest != other.digest  # a finished run of `one` is no run of `other`
+
+
+def test_champion_must_be_half_way_between_chance_and_certainty(tmp_path: Path) -> None:
+    two = load(make(tmp_path / "two", {"heart": 12, "star": 12}))
+    three = load(make(tmp_path / "three"))
+    assert [two.minimum_accuracy, three.minimum_accuracy] == pytest.approx([3 / 4, 2 / 3])
+
+
 def test_digest_follows_pictures_labels_names_and_preparation(tmp_path: Path) -> None:
     make(tmp_path / "set")
     digests = [
@@ -92,8 +104,8 @@ def test_digest_follows_pictures_labels_names_and_preparation(tmp_path: Path) ->
     shutil.move(tmp_path / "set" / "star" / "1.png", tmp_path / "set" / "heart" / "1b.png")
     digests.append(load(tmp_path / "set").digest)
     assert len(set(digests)) == 5
-    shutil.copytree(tmp_path / "set", tmp_path / "other name")
-    assert load(tmp_path / "other name").digest == digests[-1]
+    shutil.copytree(tmp_path / "set", tmp_path / "another place" / "set")
+    assert load(tmp_path / "another place" / "set").digest == digests[-1]
 
 
 def test_digest_follows_preparation_of_equal_pixels_and_labels(tmp_path: Path) -> None:
