@@ -202,10 +202,10 @@ def status(settings: ModelSettings) -> None:
     if listed.row_count:
         Console().print(listed)
         return
-    others = [f"{name}{flag_of(name) and f' ({flag_of(name).strip()})'}" for name in registry.models()]
-    there = f"; there are versions of {', '.join(others)}" if others else ""
+    others = registry.models()
+    there = f" There are versions of {', '.join(others)}: choose one by --dataset." if others else ""
     Console().print(
-        f"No version of {model} is registered yet: run `python -m pipeline train{flag_of(model)}`{there}.", markup=False
+        f"No version of {model} is registered yet: run `python -m pipeline train{flag_of(model)}`.{there}", markup=False
     )
 
 
@@ -231,12 +231,12 @@ def _warn_of_unused(settings: RunSettings, planned: Sequence[Run]) -> None:
     if folder_of(settings.dataset) is None:
         changed = {"size", "preparation", "flip"} & settings.model_fields_set
         if changed:
-            log.warning("Without effect, because only folders of pictures have them: %s.", ", ".join(sorted(changed)))
+            log.warning("These settings are for folders of pictures and change nothing here: %s.", ", ".join(sorted(changed)))
     elif settings.flip:
         names = {run.recipe.name for run in planned if not run.recipe.augmentation.flip}
         if names:
             log.warning(
-                "flip is without effect on %s: write `flip = true` under [augmentation] in a recipe of your own.",
+                "flip does not change %s: write `flip = true` under [augmentation] in a recipe of your own.",
                 ", ".join(sorted(names)),
             )
 

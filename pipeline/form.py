@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import onnx
 
 from pipeline.data.dataset import MNIST
+from pipeline.data.names import joined
 
 MOST_NAMED = 5  # classes in a sentence
 
@@ -30,16 +31,17 @@ class Form(NamedTuple):
             new = [name for name in self.classes if name not in champion.classes]
             gone = [name for name in champion.classes if name not in self.classes]
             changes = {"new": new, "gone": gone} if new or gone else {"in another order": list(self.classes)}
-            named = [f"{what}: {_shortened(names)}" for what, names in changes.items() if names]
-            return f"its classes are others ({'; '.join(named)})"
+            named = [f"{what}: {joined(names, MOST_NAMED)}" for what, names in changes.items() if names]
+            return f"its classes differ ({'; '.join(named)})"
         if self.shape != champion.shape:
             return f"its pictures have {describe(self.shape)}, and the champion's {describe(champion.shape)}"
-        return f"its pictures are prepared by {self.preparation}, and the champion's by {champion.preparation}"
+        own, others = (" ".join(map(str, form.preparation.values())) for form in (self, champion))
+        return f"the preparation of its pictures is {own}, and the champion's is {others}"
 
 
 def describe(shape: tuple[int, ...]) -> str:
     """The shape of a picture, for people."""
-    return f"{shape[1]}x{shape[0]} pixels {'in colour' if len(shape) == 3 else 'of grey'}"
+    return f"{shape[1]}x{shape[0]} pixels {'in colour' if len(shape) == 3 else 'in grey'}"
 
 
 def read_form(file: Path) -> Form:
@@ -50,7 +52,3 @@ def read_form(file: Path) -> Form:
     height, width, channels = (int(metadata[name]) for name in ("height", "width", "channels"))
     shape = (height, width) if channels == 1 else (height, width, channels)
     return Form(tuple(json.loads(metadata["classes"])), shape, json.loads(metadata["preparation"]))
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + " …" * (len(names) > MOST_NAMED)

@@ -99,15 +99,13 @@ def _compare(
         verdict = judge(correct, None, gate, f"{damage.what}, so it could not be compared with the champion")
         # A damaged version is nothing to go back to.
         return verdict, registry.by_alias(PREVIOUS, candidate.model)
-    alone = f"it cannot be compared with the champion: {form.difference(former_form)}"
-    command = f"promote{flag_of(candidate.model)} --version {candidate.number}"
     if former_form == form:
-        verdict = judge(correct, former, gate)
-    elif explicit:
-        verdict = judge(correct, None, gate, alone)
-    else:
-        verdict = Verdict(False, f"{alone}; `{command}` replaces the champion all the same")
-    return verdict, champion
+        return judge(correct, former, gate), champion
+    alone = f"it cannot be compared with the champion: {form.difference(former_form)}"
+    if explicit:
+        return judge(correct, None, gate, alone), champion
+    command = f"promote{flag_of(candidate.model)} --version {candidate.number}"
+    return Verdict(False, f"{alone}; `{command}` replaces the champion all the same"), champion
 
 
 def _is_foreign(version: Version) -> bool:

@@ -142,7 +142,7 @@ class GateSettings(DataSettings):
         ge=0,
         le=1,
         description="Share of the validation pictures that a champion must classify correctly; by default 0.98 for "
-        "MNIST, and otherwise half way between chance and certainty.",
+        "MNIST, and otherwise halfway between chance and certainty.",
     )
     significance: float = Field(
         0.05,

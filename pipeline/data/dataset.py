@@ -71,8 +71,8 @@ class Samples:
         return Samples(self.images.to(device), self.labels.to(device))
 
 
-def half_way(classes: int) -> float:
-    """The accuracy that lies half way between chance and certainty."""
+def halfway(classes: int) -> float:
+    """The accuracy that lies halfway between chance and certainty."""
     return (1 + 1 / classes) / 2
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pipeline.data.catalogue import CATALOGUE, SIDE, Entry, Part, Subset
-from pipeline.data.dataset import DataSet, Samples, Task, half_way
+from pipeline.data.dataset import DataSet, Samples, Task, halfway
 from pipeline.data.download import download
 from pipeline.data.files import Files
 from pipeline.data.moments import moments
@@ -114,7 +114,7 @@ def _load(entry: Entry, subset: Subset, folder: Path, source: str) -> DataSet:
     )  # fmt: skip
     mean, deviation = entry.moments or moments(train.images)
     task = Task(entry.name, entry.classes, SIDE, SIDE, 1, mean, deviation, dict(entry.preparation))
-    minimum = entry.minimum_accuracy or half_way(len(entry.classes))
+    minimum = entry.minimum_accuracy or halfway(len(entry.classes))
     return DataSet(task, subset, source, files.digest(), train, validation, read_test, entry.habits, minimum)
 
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import PipelineError
@@ -55,6 +56,12 @@ def flag_of(model: str) -> str:
     if model == DIGITS:
         return ""
     return f" --dataset {model if model in NAMES else f'{FOLDER}…'}"
+
+
+def joined(items: Sequence[str], most: int = 10) -> str:
+    """Join the first names for a sentence; one with line ends or other control characters is quoted."""
+    shown = [item if item.isprintable() else repr(item) for item in items[:most]]
+    return ", ".join(shown) + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
 
 if __name__ == "__main__":  # for the Makefile: which model to serve

@@ -11,7 +11,8 @@ from pipeline.data.dataset import Samples
 from pipeline.evaluation import Evaluation
 from pipeline.report.style import BLUE, GREY, ORANGE, canvas, panels, picture_tile, shortened
 
-COLUMNS, FEWER_COLUMNS, MOST = 10, 8, 40  # tiles per row, with names of digits and of others; and per picture
+COLUMNS, FEWER_COLUMNS = 10, 8  # tiles per row: below digits, and below names, which need more room
+MOST = 40  # tiles in a gallery
 FEW = 20  # pictures in a bin below which its accuracy is mostly chance
 SHORT = 12  # characters of a class name below a tile
 MANY, MOST_COUNTED = 20, 60  # classes above which a confusion matrix is larger, and has no numbers in its cells

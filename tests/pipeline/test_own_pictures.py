@@ -23,8 +23,8 @@ def test_versions_of_other_sizes_and_preparations_are_promoted_as_the_hint_says(
     assert "Champion: version 1 of symbols" in first.log[-1]
     for number, (*changed, told) in enumerate(
         (
-            ("--size", "20", "its pictures have 20x20 pixels of grey, and the champion's 28x28 pixels of grey"),
-            ("--preparation", "stroke", "its pictures are prepared by {'name': 'stroke'}"),
+            ("--size", "20", "its pictures have 20x20 pixels in grey, and the champion's 28x28 pixels in grey"),
+            ("--preparation", "stroke", "the preparation of its pictures is stroke, and the champion's is fit edge"),
         ),
         start=2,
     ):
@@ -45,18 +45,16 @@ def test_versions_of_other_sizes_and_preparations_are_promoted_as_the_hint_says(
     again = command(*train, "--dataset", f"folder:{copied}", "--state-dir", str(tmp_path / "var"))
     assert "Champion: version 1 of shapes" in again.log[-1]
     listed = command("status", "--state-dir", str(tmp_path / "var"))
-    assert "there are versions of shapes (--dataset folder:…), symbols (--dataset folder:…)" in " ".join(
-        listed.stdout.split()
-    )
+    assert "There are versions of shapes, symbols: choose one by --dataset." in " ".join(listed.stdout.split())
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--flip"], "flip is without effect on dense: write `flip = true` under [augmentation] in a recipe"),
+        (["--flip"], "flip does not change dense: write `flip = true` under [augmentation] in a recipe"),
         (
             ["--dataset", "mnist", "--subset", "tenth", "--size", "20", "--flip"],
-            "Without effect, because only folders of pictures have them: flip, size.",
+            "These settings are for folders of pictures and change nothing here: flip, size.",
         ),
     ],
 )

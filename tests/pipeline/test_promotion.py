@@ -174,10 +174,17 @@ def test_champion_with_other_classes_is_replaced_only_by_name(
     verdict = promotion.consider(candidate, tenth.validation, Gate(0.9, 0.05))
     assert not verdict.promoted
     assert verdict.reason == (
-        "it cannot be compared with the champion: its classes are others (new: a, b, c, d, e …; "
-        "gone: 0, 1, 2, 3, 4 …); `promote --version 2` replaces the champion all the same"
+        "it cannot be compared with the champion: its classes differ (new: a, b, c, d, e and 5 more; "
+        "gone: 0, 1, 2, 3, 4 and 5 more); `promote --version 2` replaces the champion all the same"
     )
     verdict = promotion.consider(candidate, tenth.validation, Gate(0.9, 0.05), explicit=True)
     assert verdict.promoted
-    assert "correctly, and it cannot be compared with the champion: its classes are others (" in verdict.reason
+    assert "correctly, and it cannot be compared with the champion: its classes differ (" in verdict.reason
     assert aliases() == (2, 1)
+
+
+def test_version_for_pictures_of_another_size_is_refused(candidates: Callable[..., Version], tenth: DataSet) -> None:
+    smaller = replace(tenth.validation, images=tenth.validation.images[:, :20, :20])
+    verdict = promotion.consider(candidates(), smaller, Gate(0.9, 0.05))
+    assert not verdict.promoted
+    assert verdict.reason == "it takes 28x28 pixels in grey, and the pictures of the data set have 20x20 pixels in grey"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.pictures.listing import shortened
+from pipeline.data.names import joined
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,15 @@ class FolderReport:
         sizes = "{}x{} to {}x{}".format(*self.smallest, *self.largest)
         log.info("%s: %s pictures of %d classes, %s pixels.", self.folder, total, len(self.counts), sizes)
         counts = [f"{name} {count:,}" for name, count in self.counts.items()]
-        log.info("Pictures per class: %s.", shortened(counts, len(counts)))
+        log.info("Pictures per class: %s.", joined(counts, len(counts)))
         if self.unreadable:
-            listed = shortened([f"{path} {reason}" for path, reason in self.unreadable])
+            listed = joined([f"{path} {reason}" for path, reason in self.unreadable])
             log.warning("Left out, because they cannot be read: %s files (%s).", f"{len(self.unreadable):,}", listed)
         if self.loose:
-            listed = shortened(self.loose)
+            listed = joined(self.loose)
             log.warning("Left out: pictures outside the classes (%s); move each to the folder of its class.", listed)
         if self.shared:
-            listed = shortened([" = ".join(pair) for pair in self.shared])
+            listed = joined([" = ".join(pair) for pair in self.shared])
             log.warning("Equal pictures in two classes (%s): remove the one with the wrong class.", listed)
         if self.few:
-            log.warning("Classes with fewer than %d pictures: %s; add some.", FEW, shortened(self.few))
+            log.warning("Classes with fewer than %d pictures: %s; add some.", FEW, joined(self.few))

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import DataSet, Samples, Task, half_way
-from pipeline.data.names import FOLDER, DataError, name_of
+from pipeline.data.dataset import DataSet, Samples, Task, halfway
+from pipeline.data.names import FOLDER, DataError, joined, name_of
 from pipeline.data.pictures.division import HELD_OUT, divide
 from pipeline.data.pictures.findings import FolderReport
-from pipeline.data.pictures.listing import SPLITS, TEST, TRAIN, VALIDATION, File, Listing, scan, shortened
+from pipeline.data.pictures.listing import SPLITS, TEST, TRAIN, VALIDATION, File, Listing, scan
 from pipeline.data.pictures.prepared import Prepared, prepare
 from pipeline.recipes import Augmentation, Habits
 from preparation import check
@@ -80,7 +80,7 @@ def load(folder: Path, size: int, preparation: dict[str, Any], cache: Path, flip
         parts[VALIDATION],
         lambda: parts[TEST],
         Habits(epochs, replace(AUGMENTATION, shift=size / 10, flip=flip)),
-        half_way(len(listing.classes)),
+        halfway(len(listing.classes)),
     )
 
 
@@ -129,7 +129,7 @@ def _divide(listing: Listing, prepared: Prepared, hashes: Sequence[bytes]) -> di
     splits = np.array(divide(labels.tolist(), [file.split for file in prepared.files], hashes, listing.splits))
     dropped = sorted(file.path for file, split in zip(prepared.files, splits, strict=True) if not split)
     if dropped:
-        listed = shortened(dropped)
+        listed = joined(dropped)
         log.warning("Left out: %s copies of pictures in a held-out split (%s).", f"{len(dropped):,}", listed)
     for label, name in enumerate(listing.classes):
         own = labels == label

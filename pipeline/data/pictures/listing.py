@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.data.names import LONGEST, DataError
+from pipeline.data.names import LONGEST, DataError, joined
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -112,9 +112,9 @@ def _classes(folder: Path, folders: dict[str, list[Path]], loose: tuple[str, ...
     names = sorted(set(every))
     remedy = "put the pictures of each class into a folder of its own, named after the class"
     if not names and links:
-        raise DataError(f"{folder} has links in place of classes ({shortened(links)}): replace them by the folders.")
+        raise DataError(f"{folder} has links in place of classes ({joined(links)}): replace them by the folders.")
     if not names and loose:
-        raise DataError(f"{folder} has pictures outside folders of classes ({shortened(loose)}): {remedy}.")
+        raise DataError(f"{folder} has pictures outside folders of classes ({joined(loose)}): {remedy}.")
     if not names:
         raise DataError(f"{folder} has no classes: {remedy}.")
     if len(names) < FEWEST_CLASSES:
@@ -195,9 +195,3 @@ def _is_named_as_picture(entry: Path) -> bool:
 def _name(entry: Path) -> str:
     """The name of a folder in the form that most systems write: macOS writes an umlaut as two characters."""
     return unicodedata.normalize("NFC", entry.name)
-
-
-def shortened(items: tuple[str, ...] | list[str], most: int = 10) -> str:
-    """Join the first items for a log line; a name with line ends or other control characters is quoted."""
-    shown = [item if item.isprintable() else repr(item) for item in items[:most]]
-    return ", ".join(shown) + (f" and {len(items) - most:,} more" if len(items) > most else "")

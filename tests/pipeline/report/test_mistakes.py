@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 from torch import Tensor
 
 from pipeline.data.dataset import DataSet, Samples
@@ -176,3 +178,20 @@ def test_confusion_matrix_has_room_for_every_name(classes: int, numbers: bool) -
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
     assert all(above.y0 > below.y0 for above, below in itertools.pairwise(boxes))
+
+
+def boxes(figure: Figure) -> list[Bbox]:
+    """Return the extent of each text below the tiles, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+
+
+def test_long_names_below_pictures_do_not_overlap() -> None:
+    pictures, test = answers(*[(row % 10, (row + 1) % 10, 0.6) for row in range(16)])
+    names = [f"Wide name {digit} of a class" for digit in DIGITS]
+    for draw in (mistakes.draw_misclassified, mistakes.draw_least_sure):
+        drawn = boxes(draw(pictures, test, 1.0, names))
+        assert len(drawn) == 3 * 16
+        overlapping = [(one, other) for one, other in itertools.combinations(drawn, 2) if one.overlaps(other)]
+        assert not overlapping

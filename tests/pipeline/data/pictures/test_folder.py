@@ -85,7 +85,7 @@ def test_equal_folder_of_another_name_is_another_data_set(tmp_path: Path) -> Non
     assert one.digest != other.digest  # a finished run of `one` is no run of `other`
 
 
-def test_champion_must_be_half_way_between_chance_and_certainty(tmp_path: Path) -> None:
+def test_champion_must_be_halfway_between_chance_and_certainty(tmp_path: Path) -> None:
     two = load(make(tmp_path / "two", {"heart": 12, "star": 12}))
     three = load(make(tmp_path / "three"))
     assert [two.minimum_accuracy, three.minimum_accuracy] == pytest.approx([3 / 4, 2 / 3])
