@@ -24,7 +24,8 @@ def write(results: dict[str, Any]) -> str:
     begun = ", ".join(f"{number} {name}" for name, number in results["misbehaved"].items())
     rate = results["share"] * results["capacity"]
     lines = [
-        f"Capacity for the mix: {results['capacity']:,.0f} requests/s. Then {rate:,.0f} requests/s for "
+        f"Capacity for the mix: {results['capacity']:,.0f} requests/s, the lowest of {len(results['capacities'])} "
+        f"measurements (up to {max(results['capacities']):,.0f}). Then {rate:,.0f} requests/s for "
         f"{results['minutes']:g} minutes, together with clients that misbehave: {begun}.",
         "",
         table,
