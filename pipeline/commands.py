@@ -231,7 +231,8 @@ def _warn_of_unused(settings: RunSettings, planned: Sequence[Run]) -> None:
     if folder_of(settings.dataset) is None:
         changed = {"size", "preparation", "flip"} & settings.model_fields_set
         if changed:
-            log.warning("These settings are for folders of pictures and change nothing here: %s.", ", ".join(sorted(changed)))
+            listed = ", ".join(sorted(changed))
+            log.warning("These settings are for folders of pictures and change nothing here: %s.", listed)
     elif settings.flip:
         names = {run.recipe.name for run in planned if not run.recipe.augmentation.flip}
         if names:

@@ -102,10 +102,9 @@ def _compare(
     if former_form == form:
         return judge(correct, former, gate), champion
     alone = f"it cannot be compared with the champion: {form.difference(former_form)}"
-    if explicit:
-        return judge(correct, None, gate, alone), champion
     command = f"promote{flag_of(candidate.model)} --version {candidate.number}"
-    return Verdict(False, f"{alone}; `{command}` replaces the champion all the same"), champion
+    refused = Verdict(False, f"{alone}; `{command}` replaces the champion all the same")
+    return judge(correct, None, gate, alone) if explicit else refused, champion
 
 
 def _is_foreign(version: Version) -> bool:

@@ -11,7 +11,7 @@ from pipeline.data.dataset import Samples
 from pipeline.evaluation import Evaluation
 from pipeline.report.style import BLUE, GREY, ORANGE, canvas, panels, picture_tile, shortened
 
-COLUMNS, FEWER_COLUMNS = 10, 8  # tiles per row: below digits, and below names, which need more room
+COLUMNS, FEWER_COLUMNS = 10, 7  # tiles per row: below digits, and below names, which need more room
 MOST = 40  # tiles in a gallery
 FEW = 20  # pictures in a bin below which its accuracy is mostly chance
 SHORT = 12  # characters of a class name below a tile
@@ -138,7 +138,7 @@ def draw_reliability(test: Evaluation, temperature: float) -> Figure:
 def _gallery(title: str, caption: str, images: Tensor, words: list[tuple[str, ...]]) -> Figure:
     """Draw pictures in rows, each above lines of text in a colour, the last of its words."""
     most_lines = max((len(each) - 1 for each in words), default=2)
-    columns = COLUMNS if most_lines <= 2 else FEWER_COLUMNS
+    columns, size = (COLUMNS, 8.5) if most_lines <= 2 else (FEWER_COLUMNS, 8.0)
     step = 9.85 / columns  # inches from tile to tile
     side, height = step - 0.045, step + 0.055 + 0.16 * most_lines
     figure, axes = canvas(height * max(1, -(-len(images) // columns)), title, caption)
@@ -147,7 +147,7 @@ def _gallery(title: str, caption: str, images: Tensor, words: list[tuple[str, ..
         picture_tile(axes, image.numpy(), left, top, side)
         for line, text in enumerate(lines):
             middle, below = left + side / 2, top + side + 0.09 + 0.16 * line
-            axes.text(middle, below, text, fontsize=8.5, ha="center", va="center", color=colour)
+            axes.text(middle, below, text, fontsize=size, ha="center", va="center", color=colour)
     return figure
 
 

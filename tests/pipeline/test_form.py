@@ -21,6 +21,4 @@ def test_difference_of_pictures_names_both() -> None:
 
 def test_difference_of_preparation_names_both() -> None:
     fitted = DIGITS._replace(preparation={"name": "fit", "background": "edge"})
-    assert fitted.difference(DIGITS) == (
-        "the preparation of its pictures is fit edge, and the champion's is stroke"
-    )
+    assert fitted.difference(DIGITS) == ("the preparation of its pictures is fit edge, and the champion's is stroke")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.names import NAMES, DataError, flag_of, folder_of, model_of, name_of
+from pipeline.data.names import NAMES, DataError, flag_of, folder_of, joined, model_of, name_of
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,8 @@ def test_makefile_asks_for_the_name_of_the_model() -> None:
 def test_names_are_known_before_torch_is_imported() -> None:
     code = "import sys, pipeline.data.names; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_long_lists_are_shortened_and_control_characters_are_quoted() -> None:
+    assert joined([str(number) for number in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    assert joined(["a\nb"]) == r"'a\nb'"

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
 
 from pipeline.report.curves import draw_training_curves
@@ -42,12 +41,11 @@ def test_one_epoch_without_an_error_can_be_drawn() -> None:
 def test_labels_of_the_validation_error_are_plain_numbers_that_do_not_overlap(accuracies: tuple[float, ...]) -> None:
     epochs = [replace(epoch, validation_accuracy=right) for epoch, right in zip(EPOCHS, accuracies, strict=True)]
     figure = draw_training_curves(epochs, [1e-3] * 30)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure.draw_without_rendering()
     low, high = figure.axes[1].get_ylim()
     ticks = [*figure.axes[1].yaxis.get_major_ticks(), *figure.axes[1].yaxis.get_minor_ticks()]
     labels = [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_text()]
     assert labels
     assert all(float(label.get_text()) > 0 for label in labels)
-    drawn = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    drawn = [label.get_window_extent() for label in labels]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(drawn, 2))

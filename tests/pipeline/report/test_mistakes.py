@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -182,9 +181,8 @@ def test_confusion_matrix_has_room_for_every_name(classes: int, numbers: bool) -
 
 def boxes(figure: Figure) -> list[Bbox]:
     """Return the extent of each text below the tiles, in pixels."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+    figure.draw_without_rendering()
+    return [text.get_window_extent() for text in figure.axes[0].texts]
 
 
 def test_long_names_below_pictures_do_not_overlap() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.names import DataError
-from pipeline.data.pictures.listing import scan, shortened
+from pipeline.data.pictures.listing import scan
 
 
 def touch(folder: Path, *paths: str) -> Path:
@@ -186,8 +186,3 @@ def test_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     finally:
         os.seteuid(user)
         (folder / "b").chmod(0o700)
-
-
-def test_long_lists_are_shortened_and_control_characters_are_quoted() -> None:
-    assert shortened([str(number) for number in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
-    assert shortened(["a\nb"]) == r"'a\nb'"
