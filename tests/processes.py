@@ -1,12 +1,14 @@
 """Real servers for tests: started on a free port of this machine, ended whatever happens."""
 
+import itertools
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -15,12 +17,19 @@ import psutil
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120.0
 
+# Below the ports that Linux gives to clients, and above those of Ray's workers. Every eighth: up to eight processes of
+# tests have their own.
+_own = range(20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8, 32_000, 8)
+PORTS = itertools.cycle(random.sample(_own, len(_own)))
+
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port on which nothing listens, and that neither a client nor another test process gets meanwhile."""
+    for port in PORTS:
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: PORTS is endless")
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:

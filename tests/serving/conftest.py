@@ -53,12 +53,18 @@ class Service:
 
     def wait_for(self, status: int, path: str = "/readyz") -> httpx.Response:
         def holds() -> bool:
+            ended = not self.process.is_running() or self.process.status() == psutil.STATUS_ZOMBIE
+            assert not ended, f"the service ended before {path} answered {status}"
             try:
                 return self.client.get(path).status_code == status
             except httpx.TransportError:
                 return False
 
-        wait_until(holds, f"{path} answering {status}")
+        try:
+            wait_until(holds, f"{path} answering {status}")
+        except AssertionError as error:
+            error.add_note(f"The log of the service:\n{self.log.read_text()}")
+            raise
         return self.client.get(path)
 
 
