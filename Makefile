@@ -12,9 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
+SCALE := $(VENV)-scale/.installed
 
-.PHONY: help run free-port test test-fast lint audit types unit test-stack test-faults docs bench-train bench-serve bench-soak \
-	pictures format lock up down clean
+.PHONY: help run free-port test test-fast lint audit types unit test-stack test-faults test-scale docs bench-train bench-serve \
+	bench-soak pictures format lock up down clean
 .DEFAULT_GOAL := help
 
 # A process per core, up to four; the tests of a module run in order in one of them.
@@ -36,7 +37,7 @@ free-port:
 test: lint types unit ## everything that needs no container: lint, types, tests
 
 test-fast: $(INSTALLED) ## the tests that take under a minute together, without lint and types
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not stack and not browser and not faults" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not stack and not browser and not faults and not scale" $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## style, formatting, import rules, language, workflows, Dockerfiles and secrets
 	$(BIN)/ruff check .
@@ -54,13 +55,16 @@ types: $(INSTALLED) ## static types, by mypy
 	$(BIN)/mypy
 
 unit: $(INSTALLED) ## the tests alone; PYTEST_ARGS="-k gate" narrows them
-	$(BIN)/python -m pytest $(PARALLEL) -m "not stack and not browser and not faults" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not stack and not browser and not faults and not scale" $(PYTEST_ARGS)
 
 test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down (MNIST_DIR must be set); the pages in chromium
 	$(BIN)/python -m pytest -m "stack or browser" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) ## cause faults on real processes, for minutes: servers killed and paused, commands killed and stopped
 	$(BIN)/python -m pytest $(PARALLEL) -m faults tests/faults $(PYTEST_ARGS)
+
+test-scale: $(INSTALLED) $(SCALE) ## deploy/kubernetes: rendered by kubectl, against the schemas of Kubernetes and against the images
+	$(BIN)/python -m pytest -m scale tests/deploy $(PYTEST_ARGS)
 
 docs: $(INSTALLED) ## build the documentation site into build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
@@ -93,7 +97,7 @@ down: ## containers: stop everything; the runs and models stay
 	docker compose down
 
 clean: ## remove the virtual environments and caches; the runs and models in var/ stay
-	rm -rf $(VENV) $(VENV)-tensorflow $(VENV)-servers .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(VENV)-tensorflow $(VENV)-servers $(VENV)-scale .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 		build ./*.egg-info
 
 # Locked versions. dev.txt is resolved first, for all supported Pythons and systems at once. The other files are subsets
@@ -104,7 +108,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 
 lock: $(INSTALLED) ## resolve requirements/*.txt again; UPGRADE=1 takes the newest versions
 	$(COMPILE) --extra dev --output-file requirements/dev.txt
-	for image in tracking accounts train serve run; do \
+	for image in tracking accounts train serve run scale; do \
 		$(COMPILE) --extra $$image --constraint requirements/dev.txt --output-file requirements/$$image.txt || exit; \
 	done
 
@@ -124,3 +128,9 @@ $(RUNNABLE): requirements/run.txt requirements/torch.txt | $(VENV)/bin/python
 $(INSTALLED): requirements/dev.txt requirements/torch.txt | $(VENV)/bin/python
 	@$(call INSTALL,requirements/dev.txt)
 	@touch $(RUNNABLE) $@
+
+# The schemas of Kubernetes are 108 MB that nothing else needs.
+$(SCALE): requirements/scale.txt
+	@$(PYTHON) -m venv $(VENV)-scale
+	@$(VENV)-scale/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r $<
+	@touch $@

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements"
-LOCKS = ("dev", "torch", "servers", "tensorflow")  # those of the images are subsets of dev.txt
+LOCKS = ("dev", "torch", "servers", "tensorflow", "scale")  # those of the images are subsets of dev.txt
 COMMAND = [sys.executable, "-m", "pip_audit", "--vulnerability-service", "osv", "--disable-pip", "--no-deps"]
 OUTPUT = ["--progress-spinner", "off", "--format", "json", "--desc", "off"]
 FOUND, USAGE, UNKNOWN = 1, 2, 3

@@ -18,7 +18,7 @@ from proselint.registry import CheckRegistry
 from proselint.tools import LintFile
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("docs", "pipeline", "preparation", "serving", "tests", "benchmarks", ".github", ".ci")
+FOLDERS = ("docs", "pipeline", "preparation", "serving", "tests", "benchmarks", "deploy", ".github", ".ci")
 FILES = ("*.md", "*.yml", "*.toml", "Makefile", "Dockerfile.*")
 SUFFIXES = (".md", ".py", ".yml")
 EXEMPT = (Path(__file__), ROOT / "tests" / "test_prose.py")  # the patterns, and sentences that break them

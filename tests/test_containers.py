@@ -16,7 +16,7 @@ from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-LOCKS = ("tracking", "accounts", "train", "serve", "run", "dev")
+LOCKS = ("tracking", "accounts", "train", "serve", "run", "scale", "dev")
 IMAGES = ("tracking", "train", "serve")
 
 
@@ -150,6 +150,13 @@ def test_a_lock_satisfies_its_extra(extra: str) -> None:
 def test_every_lock_has_the_versions_that_are_tested(image: str) -> None:
     tested = locked("dev")
     assert {name: versions for name, versions in locked(image).items() if versions != tested[name]} == {}
+
+
+def test_schemas_of_kubernetes_stay_out_of_all_other_locks() -> None:
+    tested = locked("dev")
+    alone = locked("scale")
+    assert {name: versions for name, versions in alone.items() if tested.get(name, versions) != versions} == {}
+    assert [lock for lock in LOCKS if "kubernetes-validate" in locked(lock)] == ["scale"]
 
 
 def test_running_needs_no_linters_and_no_test_tools() -> None:
