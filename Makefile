@@ -45,7 +45,7 @@ lint: $(INSTALLED) ## style, formatting, import rules, language, workflows, Dock
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python .ci/prose.py
 	$(BIN)/zizmor --offline --no-progress --pedantic --quiet .github
-	$(BIN)/hadolint --failure-threshold style Dockerfile.serve Dockerfile.train deploy/haproxy/Dockerfile
+	$(BIN)/hadolint --failure-threshold style Dockerfile.serve Dockerfile.train deploy/haproxy/Dockerfile deploy/postgres/Dockerfile
 	$(BIN)/kingfisher scan . --quiet --no-update-check --config .ci/kingfisher.yaml --branch HEAD
 
 audit: $(INSTALLED) ## compare the locked versions with known vulnerabilities; needs the network: 3 without an answer
@@ -111,6 +111,8 @@ lock: $(INSTALLED) ## resolve requirements/*.txt again; UPGRADE=1 takes the newe
 	for image in tracking accounts train serve run scale; do \
 		$(COMPILE) --extra $$image --constraint requirements/dev.txt --output-file requirements/$$image.txt || exit; \
 	done
+	sed -n 's/^\([a-z].*\) \\$$/\1/p' requirements/dev.txt | grep -v '^python-dateutil==' | \
+		$(COMPILE) --extra team --constraint /dev/stdin --output-file requirements/team.txt
 
 # Two sets: `make run` installs what running needs; the other targets add the test tools and linters.
 $(VENV)/bin/python:

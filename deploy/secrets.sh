@@ -1,5 +1,6 @@
 #!/bin/sh
-# Creates the secrets of docker-compose.secure.yml in a folder, `secrets` by default; what is there already stays.
+# Creates the secrets of docker-compose.secure.yml and docker-compose.team.yml in a folder, `secrets` by default; what is
+# there already stays.
 #
 #   sh deploy/secrets.sh [FOLDER] [HOST]
 #
@@ -33,6 +34,10 @@ printf '[mlflow]\n%s\n%s\n%s\n%s\n%s\n' \
     'admin_username = admin' "admin_password = $admin" | new mlflow.ini
 password | new mlflow.key
 password | new tokens
+
+password | new postgres.password
+# libpq's service file, for MLflow and `migrate`. A password in it is as it is, with any sign.
+printf '[digits]\nhost=postgres\ndbname=mlflow\nuser=mlflow\npassword=%s\n' "$(cat postgres.password)" | new postgres.conf
 
 if [ ! -e proxy.pem ]; then
     case $host in *[!0-9.]*) kind=DNS ;; *) kind=IP ;; esac

@@ -15,6 +15,7 @@ from pipeline.settings import (
     BackupSettings,
     CompareSettings,
     ExportSettings,
+    MigrateSettings,
     ModelSettings,
     PromoteSettings,
     PublishSettings,
@@ -41,6 +42,7 @@ COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "status": (ModelSettings, "list the versions: aliases, accuracy, verdict of the gate"),
     "backup": (BackupSettings, "write runs, models and checkpoints to one archive, while others may write"),
     "restore": (RestoreSettings, "put back runs, models and checkpoints from an archive of `backup`"),
+    "migrate": (MigrateSettings, "move runs, models and artifacts to PostgreSQL and an object store, with proof"),
 }
 
 
@@ -75,11 +77,17 @@ def main(arguments: list[str]) -> int:
 
             getattr(backup, command)(settings)
             return 0
-        from pipeline import commands
         from pipeline.tracking.connection import translated_errors
 
         with translated_errors():
-            getattr(commands, command)(settings)
+            if command == "migrate":  # without torch
+                from pipeline.tracking.migration import migrate
+
+                migrate(settings)
+            else:
+                from pipeline import commands
+
+                getattr(commands, command)(settings)
     except PipelineError as error:
         logging.getLogger("pipeline").error("%s", error)
         return error.exit_code

@@ -1,7 +1,7 @@
 """Backup and restore of the store: database, artifacts and checkpoints in one archive, without the downloads.
 
 The archive is a tar file, written and read as a stream. Its last member is the manifest: the format, and the SHA-256 of
-every other member. Neither torch nor, for a backup, MLflow is imported: both take seconds.
+every other member. Neither torch nor MLflow is imported: both take seconds.
 """
 
 import hashlib
@@ -14,13 +14,14 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 from pipeline import PipelineError
 from pipeline.settings import BackupSettings, RestoreSettings
+from pipeline.tracking.location import relocate, snapshot
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,6 @@ def restore(settings: RestoreSettings) -> None:
     Raises:
         BackupError: the target is not empty, or the archive is damaged or cannot be read.
     """
-    from pipeline.tracking.location import relocate  # imports MLflow
-
     places = _places(settings.state_dir)
     taken = [str(place) for place in places.values() if place.is_file() or (place.is_dir() and any(place.iterdir()))]
     if taken and not settings.yes:
@@ -129,7 +128,7 @@ def _write(output: IO[bytes], places: dict[str, Path]) -> int:
     digests = {}
     with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=output, mode="w|") as archive:
         for part, place in places.items():
-            source = _snapshot(place, Path(folder) / DATABASE) if part == DATABASE else place
+            source = snapshot(place, Path(folder) / DATABASE) if part == DATABASE else place
             for file in [source] if part == DATABASE else _files(source):
                 name = (part / file.relative_to(source)).as_posix()
                 with suppress(FileNotFoundError):  # deleted meanwhile, as checkpoints are at the end of a run
@@ -139,22 +138,6 @@ def _write(output: IO[bytes], places: dict[str, Path]) -> int:
         described.size = len(manifest)
         archive.addfile(described, BytesIO(manifest))
     return len(digests)
-
-
-def _snapshot(database: Path, to: Path) -> Path:
-    """Copy a database as of one moment, by SQLite's online backup: writers wait for it, and continue."""
-    try:
-        with (
-            closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)) as source,
-            closing(sqlite3.connect(to)) as copied,
-        ):
-            source.backup(copied)
-            ((result,), *_) = copied.execute("PRAGMA quick_check(1)")
-    except sqlite3.Error as error:
-        result = str(error)
-    if result != "ok":
-        raise BackupError(f"The database {database} cannot be copied ({result}): restore an earlier backup.")
-    return to
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -22,7 +22,7 @@ from pipeline.recipes import RECIPES, RecipeError, find
 
 PREFIX = "PIPELINE_"
 # Flags of one command, without a variable: one for all commands would confirm or name another thing than was meant.
-FLAGS_ONLY = ("to", "file", "version", "yes")
+FLAGS_ONLY = ("to", "file", "source", "artifacts", "version", "yes")
 RENAMED = {"data": "subset"}  # earlier names of settings, which still work
 
 
@@ -248,6 +248,16 @@ class RestoreSettings(Settings):
     yes: bool = Field(False, description="Replace runs, models and checkpoints that are there.")
 
 
+class MigrateSettings(Settings):
+    """The present and the new place of a registry."""
+
+    source: str = Field(
+        validation_alias=AliasChoices("from"), description="The database of the runs: sqlite:///PATH, as in `backup`."
+    )
+    to: str = Field(description="The new database: postgresql+psycopg://USER:PASSWORD@HOST/DATABASE.")
+    artifacts: str = Field(description="The new place of the artifacts: s3://BUCKET/FOLDER, or a folder.")
+
+
 COMMAND_SETTINGS: tuple[type[Settings], ...] = (
     TrainSettings,
     CompareSettings,
@@ -257,6 +267,7 @@ COMMAND_SETTINGS: tuple[type[Settings], ...] = (
     RollbackSettings,
     BackupSettings,
     RestoreSettings,
+    MigrateSettings,
 )
 
 

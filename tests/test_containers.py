@@ -3,11 +3,14 @@
 import json
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from mlflow import environment_variables
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -16,8 +19,9 @@ from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-LOCKS = ("tracking", "accounts", "train", "serve", "run", "scale", "dev")
+LOCKS = ("tracking", "accounts", "team", "train", "serve", "run", "dev")
 IMAGES = ("tracking", "train", "serve")
+FILES = ("Dockerfile.train", "Dockerfile.serve", "deploy/haproxy/Dockerfile", "deploy/postgres/Dockerfile")
 
 
 def locked(name: str) -> dict[str, set[str]]:
@@ -33,7 +37,11 @@ def stages() -> dict[str, str]:
     """Return the instructions of each image, by its stage or by its file."""
     train = re.split(r"^FROM .* AS ", (ROOT / "Dockerfile.train").read_text(), flags=re.MULTILINE)
     named = {name: text for name, _, text in (part.partition("\n") for part in train[1:])}
-    others = {"serve": "Dockerfile.serve", "proxy": "deploy/haproxy/Dockerfile"}
+    others = {
+        "serve": "Dockerfile.serve",
+        "proxy": "deploy/haproxy/Dockerfile",
+        "postgres": "deploy/postgres/Dockerfile",
+    }
     return named | {name: (ROOT / file).read_text() for name, file in others.items()}
 
 
@@ -59,7 +67,7 @@ def test_compose_has_the_health_check_of_the_image(service: str, stage: str) -> 
     assert {name.replace("_", "-"): str(value) for name, value in described.items() if name != "test"} == options
 
 
-@pytest.mark.parametrize("image", [*IMAGES, "proxy"])
+@pytest.mark.parametrize("image", [*IMAGES, "proxy", "postgres"])
 def test_image_is_labelled(image: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     instructions = stages()[image]
@@ -81,7 +89,7 @@ def test_only_the_locks_of_an_image_install_its_packages_again(image: str) -> No
     assert mounted == lock + ["requirements/torch.txt"] * (image == "train")
 
 
-@pytest.mark.parametrize("file", ["Dockerfile.train", "Dockerfile.serve", "deploy/haproxy/Dockerfile"])
+@pytest.mark.parametrize("file", FILES)
 def test_base_image_can_be_named_by_its_digest(file: str) -> None:
     instructions = (ROOT / file).read_text()
     assert "\nFROM ${BASE_IMAGE}${BASE_DIGEST:+@${BASE_DIGEST}}" in instructions
@@ -97,23 +105,74 @@ def test_mlflow_with_accounts_runs_the_same_command() -> None:
     assert commands["tracking-accounts"] == commands["tracking"]
 
 
-def test_secure_overlay_takes_secrets_from_files_alone() -> None:
-    text = re.sub(r"!(?:reset|override)", "", (ROOT / "docker-compose.secure.yml").read_text())
-    overlay = yaml.safe_load(text)
+def overlay(name: str) -> dict[str, Any]:
+    """Return the content of an overlay, without the marks that only Compose knows."""
+    text = (ROOT / f"docker-compose.{name}.yml").read_text()
+    content: dict[str, Any] = yaml.safe_load(re.sub(r"!(?:reset|override)", "", text))
+    return content
+
+
+@pytest.mark.parametrize("name", ["secure", "team"])
+def test_overlay_takes_secrets_from_files_alone(name: str) -> None:
+    content = overlay(name)
     named = {
         each if isinstance(each, str) else each["source"]
-        for service in overlay["services"].values()
-        for each in service["secrets"]
+        for service in content["services"].values()
+        for each in service.get("secrets", [])
     }
-    assert named == overlay["secrets"].keys()
-    assert all(list(secret) == ["file"] for secret in overlay["secrets"].values())
+    assert named == content["secrets"].keys()
+    assert all(list(secret) == ["file"] for secret in content["secrets"].values())
     variables = {
         name: value
-        for service in overlay["services"].values()
+        for service in content["services"].values()
         for name, value in service.get("environment", {}).items()
     }
-    assert all(
-        value.startswith("/run/secrets/") for name, value in variables.items() if re.search("TOKEN|PASSWORD|AUTH", name)
+    secret = [name for name in variables if re.search("TOKEN|PASSWORD|AUTH|SECRET|ACCESS_KEY", name)]
+    assert secret
+    assert all(variables[name].startswith("/run/secrets/") for name in secret)
+
+
+def test_secrets_script_makes_the_files_that_the_overlays_name(tmp_path: Path) -> None:
+    for _ in range(2):  # the second run changes nothing
+        subprocess.run(["sh", "deploy/secrets.sh", str(tmp_path / "secrets")], cwd=ROOT, check=True)
+        made = {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
+        password = made["postgres.password"].strip()
+        assert f"\npassword={password}\n" in made["postgres.conf"]
+    named = overlay("secure")["secrets"].keys() | overlay("team")["secrets"].keys()
+    assert named - made.keys() == {"s3.ini"}  # the store makes its keys
+
+
+def test_services_of_the_team_are_hardened_and_start_in_order_of_health() -> None:
+    services = overlay("team")["services"]
+    for name in ("postgres", "migrate"):
+        assert services[name]["read_only"]
+        assert services[name]["init"]
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert services[name]["security_opt"] == ["no-new-privileges:true"]
+        assert "ports" not in services[name]
+    assert services["postgres"]["healthcheck"]["test"][1] == "pg_isready"
+    for name in ("mlflow", "migrate"):
+        assert services[name]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert COMPOSE["train"]["depends_on"] == {"mlflow": {"condition": "service_healthy"}}
+
+
+def test_clients_of_the_team_fetch_artifacts_through_the_server() -> None:
+    services = overlay("team")["services"]
+    for client in ("train", "serve"):
+        environment = services[client]["environment"]
+        assert set(environment.values()) == {"false"}
+        for name in environment:  # MLflow knows them
+            assert getattr(environment_variables, name).name == name
+
+
+def test_team_image_has_two_workers_or_more_and_its_own_lock() -> None:
+    for stage in ("tracking-team", "train-team"):
+        assert "source=requirements/team.txt," in stages()[stage]
+    workers = re.search(r"MLFLOW_WORKERS=(\d+)", stages()["tracking-team"])
+    assert workers
+    assert int(workers[1]) >= 2
+    assert (
+        overlay("team")["services"]["mlflow"]["environment"]["MLFLOW_WORKERS"] == f"${{MLFLOW_WORKERS:-{workers[1]}}}"
     )
 
 
@@ -128,10 +187,10 @@ def test_every_service_is_hardened_and_bound_to_this_machine(service: str) -> No
 
 
 def test_the_overlay_hands_the_gpu_to_training_alone() -> None:
-    overlay = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]
-    assert overlay.keys() == {"train"}
-    assert overlay["train"]["build"]["args"] == {"TORCH_INDEX_URL": ""}
-    assert overlay["train"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    services = overlay("gpu")["services"]
+    assert services.keys() == {"train"}
+    assert services["train"]["build"]["args"] == {"TORCH_INDEX_URL": ""}
+    assert services["train"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
 
 @pytest.mark.parametrize("extra", LOCKS)
@@ -152,11 +211,13 @@ def test_every_lock_has_the_versions_that_are_tested(image: str) -> None:
     assert {name: versions for name, versions in locked(image).items() if versions != tested[name]} == {}
 
 
-def test_schemas_of_kubernetes_stay_out_of_all_other_locks() -> None:
-    tested = locked("dev")
-    alone = locked("scale")
-    assert {name: versions for name, versions in alone.items() if tested.get(name, versions) != versions} == {}
-    assert [lock for lock in LOCKS if "kubernetes-validate" in locked(lock)] == ["scale"]
+def test_the_lock_of_the_team_adds_only_what_it_needs() -> None:
+    tested, added = locked("dev"), locked("team")
+    needed = {"boto3", "botocore", "jmespath", "psycopg", "psycopg-binary", "s3transfer"}
+    assert added.keys() - tested.keys() == needed
+    # botocore needs an earlier one, and so does MLflow, which allows both.
+    assert {name for name in added.keys() & tested.keys() if added[name] != tested[name]} == {"python-dateutil"}
+    assert not needed & {name for lock in ("tracking", "train", "serve", "run") for name in locked(lock)}
 
 
 def test_running_needs_no_linters_and_no_test_tools() -> None:

@@ -1,4 +1,4 @@
-"""The place of the embedded store's artifacts, which its database holds as absolute addresses."""
+"""The embedded store: a copy of its database, and the place of its artifacts, which it holds as absolute addresses."""
 
 import logging
 import sqlite3
@@ -23,6 +23,30 @@ ADDRESSES = (
 
 class MovedError(PipelineError):
     """The database was moved without its artifacts; the message is one sentence with the remedy."""
+
+
+class UnreadableError(PipelineError):
+    """The database cannot be copied; the message is one sentence with the remedy."""
+
+
+def snapshot(database: Path, to: Path) -> Path:
+    """Copy a database as of one moment, by SQLite's online backup: writers wait for it, and continue.
+
+    Raises:
+        UnreadableError: the database is damaged, or is none.
+    """
+    try:
+        with (
+            closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)) as source,
+            closing(sqlite3.connect(to)) as copied,
+        ):
+            source.backup(copied)
+            ((result,), *_) = copied.execute("PRAGMA quick_check(1)")
+    except sqlite3.Error as error:
+        result = str(error)
+    if result != "ok":
+        raise UnreadableError(f"The database {database} cannot be copied ({result}): restore an earlier backup.")
+    return to
 
 
 def follow(database: Path, artifacts: Path) -> None:
