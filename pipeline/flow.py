@@ -20,12 +20,15 @@ from pipeline.tracking import runs
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.descriptions import describe_run
 from pipeline.tracking.runs import ActiveRun, EpochLogger, RecordedRun
+from pipeline.tracking.turns import turn
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fingerprint import code_digest
 from pipeline.training.loop import Trained, train
 from pipeline.training.run import Run
 
 log = logging.getLogger(__name__)
+
+NOT_OF_ONE_RUN = {"recipes", "seeds", "cluster", "cpus_per_run", "gpus_per_run"}  # settings of a comparison
 
 
 @dataclass(frozen=True)
@@ -103,19 +106,21 @@ def measure(run: Run, settings: RunSettings, delivery: Delivery, progress: RunPr
 def _tracked(run: Run, settings: RunSettings, delivery: Delivery) -> Iterator[tuple[ActiveRun, Checkpoint]]:
     """An MLflow run, new or resumed, and its checkpoint."""
     file = settings.state_dir / "checkpoints" / f"{run.recipe.name}-{run.fingerprint[:12]}.pt"
-    if settings.fresh:
-        file.unlink(missing_ok=True)
-    checkpoint = Checkpoint(file, run.fingerprint)
-    with runs.start(delivery, run.name, run.tags, checkpoint.run_id) as active:
-        if not active.resumed:
-            chosen = settings.model_dump(mode="json", exclude={"recipes", "seeds"})
-            active.log_parameters(chosen | {"recipe": run.recipe.name, "seed": run.seed})
-            active.log_recipe(run.recipe)
-            active.log_dataset(run.dataset)
-        if checkpoint.run_id != active.key:
-            checkpoint.run_id = active.key
-            checkpoint.save(checkpoint.state)  # before the first step: a run that is killed in it is resumed, too
-        yield active, checkpoint
+    # A worker of a cluster that was given up may still run: two must never continue one run.
+    with turn(file.parent, file.stem):
+        if settings.fresh:
+            file.unlink(missing_ok=True)
+        checkpoint = Checkpoint(file, run.fingerprint)
+        with runs.start(delivery, run.name, run.tags, checkpoint.run_id) as active:
+            if not active.resumed:
+                chosen = settings.model_dump(mode="json", exclude=NOT_OF_ONE_RUN)
+                active.log_parameters(chosen | {"recipe": run.recipe.name, "seed": run.seed})
+                active.log_recipe(run.recipe)
+                active.log_dataset(run.dataset)
+            if checkpoint.run_id != active.key:
+                checkpoint.run_id = active.key
+                checkpoint.save(checkpoint.state)  # before the first step: a run that is killed in it is resumed, too
+            yield active, checkpoint
 
 
 def _train_and_evaluate(

@@ -72,6 +72,12 @@ class RunProgress(Bars):
         log.info("%s", described)
         self.update(self.task, description=described)
 
+    def done(self, title: str) -> None:
+        """Count a run that was carried out elsewhere, and log it."""
+        self._begun += 1
+        log.info("run %d of %d is finished: %s", self._begun, self._runs, title)
+        self.update(self.task, advance=1, description=f"{self._begun} of {self._runs} runs")
+
 
 class EpochProgress(Callback):
     """Training callbacks that show the progress of one run: `with EpochProgress(...) as progress: train(...)`.

@@ -58,7 +58,7 @@ def compare(planned: Sequence[Run], settings: CompareSettings, delivery: Deliver
             active.log_parameters(settings.model_dump(mode="json"))
             active.log_dataset(dataset)
         finished = {} if settings.fresh else _find_finished(planned)
-        _train_missing(planned, finished, settings, delivery)
+        _train_missing(planned, finished, settings, delivery, active.key)
         rows = [
             table.summarise(name, [finished[run.fingerprint].metrics for run in planned if run.recipe.name == name])
             for name in recipes
@@ -104,19 +104,33 @@ def _find_finished(planned: Sequence[Run]) -> dict[str, RecordedRun]:
 
 
 def _train_missing(
-    planned: Sequence[Run], finished: dict[str, RecordedRun], settings: CompareSettings, delivery: Delivery
+    planned: Sequence[Run],
+    finished: dict[str, RecordedRun],
+    settings: CompareSettings,
+    delivery: Delivery,
+    comparison: str,
 ) -> None:
     """Train the runs that `finished` lacks, and add them to it."""
-    with RunProgress(len({run.fingerprint for run in planned}), len(finished)) as progress:
-        for run in planned:
-            if run.fingerprint in finished:
-                continue
-            title = f"{run.recipe.name}, seed {run.seed}"
-            progress.begin(title)
+    missing = {run.fingerprint: run for run in reversed(planned) if run.fingerprint not in finished}
+    with RunProgress(len(missing) + len(finished), len(finished)) as progress:
+        if settings.cluster:
+            from pipeline.experiments import cluster  # imports Ray, an extra
+
+            delivery.wait()  # for the comparison's run, whose parts the workers' runs are
+            for run, recorded in cluster.measure(list(reversed(missing.values())), settings, comparison):
+                finished[run.fingerprint] = recorded
+                progress.done(_title(run))
+            return
+        for run in reversed(missing.values()):
+            progress.begin(_title(run))
             try:
                 finished[run.fingerprint] = flow.measure(run, settings, delivery, progress)
             except PipelineError as error:
-                raise ComparisonError(f"{title}: {error}") from error
+                raise ComparisonError(f"{_title(run)}: {error}") from error
+
+
+def _title(run: Run) -> str:
+    return f"{run.recipe.name}, seed {run.seed}"
 
 
 def _caption(seeds: int, run: Run) -> str:

@@ -97,12 +97,25 @@ class Delivery:
                 self._changed.notify_all()
             self._thread.join(0.5 if left else None)
         if kind is None and left:
-            raise AwayError(
-                f"MLflow ({self._uri}) did not take the last {left} reports ({self._problem or 'no answer'}): they "
-                f"are kept in {self.journal.folder}. Run `python -m pipeline publish` when it answers."
-            )
+            raise self._away(left)
         if left:
             log.warning("%d reports for MLflow are kept in %s, for the next command.", left, self.journal.folder)
+
+    def wait(self) -> None:
+        """Wait until everything is delivered.
+
+        Raises:
+            AwayError: MLflow does not answer; everything is kept.
+        """
+        self._wait(self._patience)
+        if left := len(self.journal.pending()):
+            raise self._away(left)
+
+    def _away(self, left: int) -> AwayError:
+        return AwayError(
+            f"MLflow ({self._uri}) did not take the last {left} reports ({self._problem or 'no answer'}): they "
+            f"are kept in {self.journal.folder}. Run `python -m pipeline publish` when it answers."
+        )
 
     def _wait(self, patience: float, quietly: bool = False) -> None:
         """Wait until everything is delivered, or nothing was for `patience` seconds."""

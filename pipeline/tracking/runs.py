@@ -32,7 +32,7 @@ from pipeline.training.callback import Callback, Epoch
 log = logging.getLogger(__name__)
 
 CONSOLE = "console.log"  # the artifact
-_active: ContextVar["ActiveRun | None"] = ContextVar("active", default=None)
+_surrounding: ContextVar[str | None] = ContextVar("surrounding", default=None)  # the key of the run around
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,16 @@ class EpochLogger(Callback):
 
 
 @contextmanager
+def nested_in(key: str) -> Iterator[None]:
+    """Runs that start within the block are parts of the run with this key."""
+    token = _surrounding.set(key)
+    try:
+        yield
+    finally:
+        _surrounding.reset(token)
+
+
+@contextmanager
 def start(delivery: Delivery, name: str, tags: dict[str, str], interrupted: str | None = None) -> Iterator[ActiveRun]:
     """Start a run, with its console log as an artifact; it is marked as failed if the block raises.
 
@@ -181,26 +191,25 @@ def start(delivery: Delivery, name: str, tags: dict[str, str], interrupted: str 
         interrupted: the key of an interrupted run, which is resumed if MLflow still has it.
     """
     known = _find_by_key(interrupted) if interrupted else None
-    key, parent = interrupted or uuid.uuid4().hex, _active.get()
+    key, parent = interrupted or uuid.uuid4().hex, _surrounding.get()
     console = delivery.journal.folder / f"{key}.log"
     if known and any(file.path == CONSOLE for file in mlflow.MlflowClient().list_artifacts(known.id)):
         console.write_bytes(read_artifact(known.id, CONSOLE))
     recorded = replace(known, id=key) if known else RecordedRun(key, name, "RUNNING", {}, {}, tags)
     active = ActiveRun(delivery, key, recorded, known is not None)
-    delivery.put("create", key, {"name": name, "tags": resolve_tags(tags), "parent": parent.key if parent else None})
-    token = _active.set(active)
+    delivery.put("create", key, {"name": name, "tags": resolve_tags(tags), "parent": parent})
     handler = logging.FileHandler(console)  # appends to the log of an interrupted run
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger().addHandler(handler)
     status = "FAILED"
     try:
-        yield active
+        with nested_in(key):
+            yield active
         status = "FINISHED"
     except Exception as error:
         log.error("The run failed: %s", error)
         raise
     finally:
-        _active.reset(token)
         logging.getLogger().removeHandler(handler)
         handler.close()
         active.log_files({CONSOLE: console.read_bytes()})

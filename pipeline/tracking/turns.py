@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -16,8 +15,8 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def turn(state_dir: Path, kind: Literal["connecting", "training", "aliases"]) -> Iterator[None]:
-    """Hold the only turn of its kind in a state folder; wait for it, and log so, if another process has it.
+def turn(state_dir: Path, kind: str) -> Iterator[None]:
+    """Hold the only turn of its kind in a folder; wait for it, and log so, if another process has it.
 
     The lock ends with its process, however that ends. On an MLflow server, processes with other state folders do not
     wait for this one.
