@@ -1,8 +1,8 @@
 """A comparison's runs on Ray: each is a task, on whichever machine of the cluster has room for it.
 
 Ray is an extra, so this module is imported only where `PIPELINE_CLUSTER` is set. Ray repeats a run whose process or
-machine has died: it resumes from its checkpoint, in the same MLflow run. Runs are parallel, the steps of one run are not:
-docs/scaling.md has the reason.
+machine has died: it resumes from its checkpoint, in the same MLflow run. Runs are parallel, the steps of one run are
+not: docs/scaling.md has the reason.
 """
 
 import logging
@@ -110,7 +110,7 @@ def _measure(
     torch.set_num_threads(max(1, int(settings.cpus_per_run)))
     here, pipeline = socket.gethostname(), logging.getLogger("pipeline")
     handler = QueueHandler(lines)
-    handler.addFilter(lambda record: setattr(record, "msg", f"{here}: {record.msg}") or True)
+    handler.addFilter(lambda record: setattr(record, "msg", f"{plan.title} on {here}: {record.msg}") or True)
     pipeline.setLevel(logging.INFO)
     pipeline.addHandler(handler)
     try:

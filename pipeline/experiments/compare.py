@@ -4,9 +4,11 @@ Finished runs are found in MLflow by their fingerprints and not repeated; interr
 """
 
 import hashlib
+import importlib
 import json
 import logging
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from pipeline import PipelineError, flow
@@ -43,6 +45,8 @@ def compare(planned: Sequence[Run], settings: CompareSettings, delivery: Deliver
         ComparisonError: a run failed; those before it are kept.
         KeyboardInterrupt: a signal asked to stop; the state of the current run is saved.
     """
+    if settings.cluster:
+        _cluster()  # before anything is reported
     dataset, device = planned[0].dataset, planned[0].device
     recipes = list(dict.fromkeys(run.recipe.name for run in planned))
     mark = _fingerprint(planned)
@@ -114,10 +118,8 @@ def _train_missing(
     missing = {run.fingerprint: run for run in reversed(planned) if run.fingerprint not in finished}
     with RunProgress(len(missing) + len(finished), len(finished)) as progress:
         if settings.cluster:
-            from pipeline.experiments import cluster  # imports Ray, an extra
-
             delivery.wait()  # for the comparison's run, whose parts the workers' runs are
-            for run, recorded in cluster.measure(list(reversed(missing.values())), settings, comparison):
+            for run, recorded in _cluster().measure(list(reversed(missing.values())), settings, comparison):
                 finished[run.fingerprint] = recorded
                 progress.done(_title(run))
             return
@@ -127,6 +129,21 @@ def _train_missing(
                 finished[run.fingerprint] = flow.measure(run, settings, delivery, progress)
             except PipelineError as error:
                 raise ComparisonError(f"{_title(run)}: {error}") from error
+
+
+def _cluster() -> ModuleType:
+    """The module of clusters: it imports Ray, an extra, which takes seconds.
+
+    Raises:
+        ComparisonError: Ray is not installed.
+    """
+    try:
+        return importlib.import_module("pipeline.experiments.cluster")
+    except ModuleNotFoundError:
+        raise ComparisonError(
+            "PIPELINE_CLUSTER needs Ray, which is not installed: run `python -m pip install --no-deps -r "
+            "requirements/cluster.txt`, or leave PIPELINE_CLUSTER empty."
+        ) from None
 
 
 def _title(run: Run) -> str:

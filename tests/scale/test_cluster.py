@@ -1,0 +1,124 @@
+"""Comparisons on a real Ray: one machine, two machines of which one dies, and clusters that cannot be used."""
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from tests.processes import ROOT, free_port, running, wait_until
+
+from .servers import installed
+
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(600)]
+
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """The variables of a process that has Ray."""
+    paths = [str(installed("cluster")), str(ROOT)]
+    return {"PYTHONPATH": os.pathsep.join(paths), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe that is long enough to be killed."""
+    path = tmp_path / "long.toml"
+    path.write_text(f"epochs_on_tenth = {EPOCHS}\nbatch_size = 64\n")
+    return path
+
+
+def compare(state: Path, recipe: Path, cluster: str, *more: str) -> list[str]:
+    command = [sys.executable, "-m", "pipeline", "compare", "--subset", "tenth", "--state-dir", str(state)]
+    return [*command, "--recipes", str(recipe), "--seeds", "4", "--cluster", cluster, *more]
+
+
+def assert_all_runs_are_whole(state: Path, runs: int) -> None:
+    """One finished run for each plan, a part of the comparison, with each epoch once."""
+    client = MlflowClient(f"sqlite:///{state / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    (whole,) = [run for run in found if run.info.run_name == "comparison"]
+    parts = [run for run in found if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == whole.info.run_id]
+    assert len(parts) == runs == len(found) - 1
+    assert {run.info.status for run in found} == {"FINISHED"}
+    for run in parts:
+        steps = Counter(metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss"))
+        assert steps == Counter(range(1, EPOCHS + 1))
+    assert not (state / "outbox").exists()
+    assert not list((state / "checkpoints").glob("*"))
+
+
+@contextmanager
+def machine(environment: dict[str, str], log: Path, *options: str) -> Iterator[psutil.Process]:
+    """A raylet with one CPU; `kill` ends it as a power failure does."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *options]
+    with running(command, environment, log) as process:
+        wait_until(lambda: "Ray runtime started" in log.read_text(), f"Ray: {log}")
+        yield process
+        kill(process)
+
+
+def kill(process: psutil.Process) -> None:
+    for each in [*process.children(recursive=True), process]:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+
+
+@pytest.fixture
+def head(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
+    """The first machine of a cluster; gives its address."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short: the names of its sockets are limited
+        options = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        with machine(environment, tmp_path / "head.log", "--node-ip-address=127.0.0.1", *options):
+            yield f"127.0.0.1:{port}"
+
+
+def test_machine_that_dies_costs_no_run_and_no_epoch(
+    head: str, environment: dict[str, str], recipe: Path, tmp_path: Path
+) -> None:
+    state, log = tmp_path / "state", tmp_path / "log"
+    with (
+        machine(environment, tmp_path / "second.log", f"--address={head}") as second,
+        running(compare(state, recipe, head), environment, log) as process,
+    ):
+        started = [f"long, seed {seed}" for seed in (1, 2)]
+        wait_until(
+            lambda: all(f"{each} on" in log.read_text() for each in started) and "epoch 3/8" in log.read_text(), ""
+        )
+        kill(second)
+        assert process.wait(400) == 0, log.read_text()
+    assert log.read_text().count("resumes from its checkpoint") == 1
+    assert_all_runs_are_whole(state, 4)
+
+
+def test_this_machine_is_a_cluster_too(environment: dict[str, str], recipe: Path, tmp_path: Path) -> None:
+    with running(compare(tmp_path / "state", recipe, "local"), environment, tmp_path / "log") as process:
+        assert process.wait(400) == 0, (tmp_path / "log").read_text()
+    assert_all_runs_are_whole(tmp_path / "state", 4)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "more", "sentence"),
+    [
+        ("127.0.0.1:9", [], "The cluster 127.0.0.1:9 cannot be used ("),
+        ("local", ["--cpus-per-run", "4096"], "No machine has 4096 CPUs and 0 GPUs for a run (there are: "),
+    ],
+)
+def test_cluster_that_cannot_be_used_is_one_sentence(
+    cluster: str, more: list[str], sentence: str, environment: dict[str, str], recipe: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with running(compare(tmp_path / "state", recipe, cluster, *more), environment, log) as process:
+        assert process.wait(200) == 1, log.read_text()
+    assert sentence in log.read_text().splitlines()[-1]
+    assert "Traceback" not in log.read_text()
