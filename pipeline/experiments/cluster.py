@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from logging.handlers import QueueHandler
+from urllib.parse import urlsplit
 
 import ray
 import torch
@@ -29,7 +30,7 @@ from pipeline.training.run import Run
 
 log = logging.getLogger(__name__)
 
-LOCAL = "local"
+ANSWERS_WITHIN = 5.0  # seconds, of the machine at the address
 REPEATS = 3  # of a run whose process or machine has died
 LOOK_EVERY = 0.5  # seconds between two looks at the log lines of the runs
 STOP_SECONDS = 5.0  # for the runs to save their state, after Ctrl-C
@@ -55,20 +56,27 @@ def measure(planned: Sequence[Run], settings: CompareSettings, parent: str) -> I
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        address = None if settings.cluster == LOCAL else settings.cluster
-        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        _require_answer(settings.cluster)
+        ray.init(settings.cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         yield from _measure_all(
             planned, settings.model_copy(update={"state_dir": settings.state_dir.resolve()}), parent
         )
     except RayTaskError as error:  # raised in a task
         raise error.as_instanceof_cause() from None
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+    except (RayError, OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"The cluster {settings.cluster} cannot be used ({one_line(error)}): check PIPELINE_CLUSTER, and that all "
             "machines have the same image."
         ) from error
     finally:
         ray.shutdown()
+
+
+def _require_answer(cluster: str) -> None:
+    """Refuse an address where nothing answers: Ray would try for five minutes, and log each attempt."""
+    address = urlsplit(cluster if "://" in cluster else f"//{cluster}")
+    if address.hostname and address.port:
+        socket.create_connection((address.hostname, address.port), ANSWERS_WITHIN).close()
 
 
 def _measure_all(planned: Sequence[Run], settings: CompareSettings, parent: str) -> Iterator[tuple[Run, RecordedRun]]:
