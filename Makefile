@@ -12,7 +12,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
-SCALE := $(VENV)-scale/.installed
 
 .PHONY: help run free-port test test-fast lint audit types unit test-stack test-faults test-scale docs bench-train bench-serve \
 	bench-soak pictures format lock up down clean
@@ -63,8 +62,8 @@ test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down 
 test-faults: $(INSTALLED) ## cause faults on real processes, for minutes: servers killed and paused, commands killed and stopped
 	$(BIN)/python -m pytest $(PARALLEL) -m faults tests/faults $(PYTEST_ARGS)
 
-test-scale: $(INSTALLED) $(SCALE) ## deploy/kubernetes: rendered by kubectl, against the schemas of Kubernetes and against the images
-	$(BIN)/python -m pytest -m scale tests/deploy $(PYTEST_ARGS)
+test-scale: $(INSTALLED) ## clusters: Ray on two machines, PostgreSQL with S3, and the manifests of Kubernetes (needs kubectl)
+	$(BIN)/python -m pytest $(PARALLEL) -m scale tests/deploy tests/scale $(PYTEST_ARGS)
 
 docs: $(INSTALLED) ## build the documentation site into build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
@@ -97,7 +96,7 @@ down: ## containers: stop everything; the runs and models stay
 	docker compose down
 
 clean: ## remove the virtual environments and caches; the runs and models in var/ stay
-	rm -rf $(VENV) $(VENV)-tensorflow $(VENV)-servers $(VENV)-scale .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(VENV)-tensorflow $(VENV)-servers .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 		build ./*.egg-info
 
 # Locked versions. dev.txt is resolved first, for all supported Pythons and systems at once. The other files are subsets
@@ -130,9 +129,3 @@ $(RUNNABLE): requirements/run.txt requirements/torch.txt | $(VENV)/bin/python
 $(INSTALLED): requirements/dev.txt requirements/torch.txt | $(VENV)/bin/python
 	@$(call INSTALL,requirements/dev.txt)
 	@touch $(RUNNABLE) $@
-
-# The schemas of Kubernetes are 108 MB that nothing else needs.
-$(SCALE): requirements/scale.txt
-	@$(PYTHON) -m venv $(VENV)-scale
-	@$(VENV)-scale/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r $<
-	@touch $@

@@ -194,8 +194,8 @@ class CompareSettings(RunSettings):
         description="Recipes and TOML files to compare, separated by commas (as a flag, by spaces).",
     )
     seeds: int = Field(3, ge=1, lt=2**32, description="Number of seeds per recipe (1…N).")
-    cluster: str = Field(
-        "",
+    cluster: str | None = Field(
+        None,
         description="Ray cluster that carries out the runs at once: `local` for the cores and GPUs of this machine, or "
         "its address, such as `host:6379`, `ray://host:10001` or `auto`. Empty: one run after another.",
     )

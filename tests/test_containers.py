@@ -19,7 +19,7 @@ from serving.settings import Settings as ServingSettings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-LOCKS = ("tracking", "accounts", "team", "train", "serve", "run", "dev")
+LOCKS = ("tracking", "accounts", "team", "cluster", "train", "serve", "run", "scale", "dev")
 IMAGES = ("tracking", "train", "serve")
 FILES = ("Dockerfile.train", "Dockerfile.serve", "deploy/haproxy/Dockerfile", "deploy/postgres/Dockerfile")
 
@@ -209,6 +209,13 @@ def test_a_lock_satisfies_its_extra(extra: str) -> None:
 def test_every_lock_has_the_versions_that_are_tested(image: str) -> None:
     tested = locked("dev")
     assert {name: versions for name, versions in locked(image).items() if versions != tested[name]} == {}
+
+
+@pytest.mark.parametrize(("lock", "package"), [("scale", "kubernetes-validate"), ("cluster", "ray")])
+def test_what_few_need_stays_out_of_all_other_locks(lock: str, package: str) -> None:
+    tested = locked("dev")
+    assert {name: found for name, found in locked(lock).items() if tested.get(name, found) != found} == {}
+    assert [each for each in LOCKS if package in locked(each)] == [lock]
 
 
 def test_the_lock_of_the_team_adds_only_what_it_needs() -> None:

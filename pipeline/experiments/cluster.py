@@ -55,9 +55,10 @@ def measure(planned: Sequence[Run], settings: CompareSettings, parent: str) -> I
         PipelineError: of the first run that failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = settings.cluster or "local"
     try:
-        _require_answer(settings.cluster)
-        ray.init(settings.cluster, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        _require_answer(address)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         yield from _measure_all(
             planned, settings.model_copy(update={"state_dir": settings.state_dir.resolve()}), parent
         )
@@ -65,18 +66,18 @@ def measure(planned: Sequence[Run], settings: CompareSettings, parent: str) -> I
         raise error.as_instanceof_cause() from None
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
-            f"The cluster {settings.cluster} cannot be used ({one_line(error)}): check PIPELINE_CLUSTER, and that all "
+            f"The cluster {address} cannot be used ({one_line(error)}): check PIPELINE_CLUSTER, and that all "
             "machines have the same image."
         ) from error
     finally:
         ray.shutdown()
 
 
-def _require_answer(cluster: str) -> None:
-    """Refuse an address where nothing answers: Ray would try for five minutes, and log each attempt."""
-    address = urlsplit(cluster if "://" in cluster else f"//{cluster}")
-    if address.hostname and address.port:
-        socket.create_connection((address.hostname, address.port), ANSWERS_WITHIN).close()
+def _require_answer(address: str) -> None:
+    """Refuse an address without an answer: Ray would try for five minutes, and log each attempt."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), ANSWERS_WITHIN).close()
 
 
 def _measure_all(planned: Sequence[Run], settings: CompareSettings, parent: str) -> Iterator[tuple[Run, RecordedRun]]:
@@ -110,6 +111,13 @@ class _Plan:
         self.title = f"{run.recipe.name}, seed {run.seed}"
 
 
+class _Sender(QueueHandler):
+    """Sends log records without a wait: a task that waits gives its CPU away, and Ray starts another one beside it."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.queue.actor.put_nowait.remote(record)
+
+
 def _measure(
     plan: _Plan, dataset: DataSet, settings: CompareSettings, parent: str, environment: dict[str, str], lines: Queue
 ) -> RecordedRun:
@@ -117,8 +125,8 @@ def _measure(
     os.environ.update(environment)
     torch.set_num_threads(max(1, int(settings.cpus_per_run)))
     here, pipeline = socket.gethostname(), logging.getLogger("pipeline")
-    handler = QueueHandler(lines)
-    handler.addFilter(lambda record: setattr(record, "msg", f"{plan.title} on {here}: {record.msg}") or True)
+    handler = _Sender(lines)
+    handler.setFormatter(logging.Formatter(f"{plan.title} on {here}: %(message)s"))
     pipeline.setLevel(logging.INFO)
     pipeline.addHandler(handler)
     try:

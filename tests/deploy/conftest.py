@@ -1,27 +1,16 @@
-"""The rendered overlays; both tools must be there, because a test that is skipped proves nothing."""
+"""The rendered overlays; kubectl must be there, because a test that is skipped proves nothing."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
-from .manifests import OVERLAYS, ROOT, Manifest, overlay
-
-VALIDATOR = ROOT / ".venv-scale" / "bin" / "kubernetes-validate"
+from .manifests import OVERLAYS, Manifest, overlay
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _kubectl() -> None:
     if not shutil.which("kubectl"):
         pytest.fail("kubectl is not installed: these tests render deploy/kubernetes with it")
-
-
-@pytest.fixture(scope="session")
-def validator() -> Path:
-    """Return the command that compares manifests with the schemas of Kubernetes."""
-    if not VALIDATOR.exists():
-        pytest.fail("kubernetes-validate is not installed: run these tests by `make test-scale`")
-    return VALIDATOR
 
 
 @pytest.fixture(params=OVERLAYS)

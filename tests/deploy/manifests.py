@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("dev", "prod", "gpu", "kserve")
 NAME = "app.kubernetes.io/name"
-STAGES = {"digits-mlflow": "tracking", "digits-train": "train", "digits-serve": "serve"}  # by the label of a pod
+# By the label of a pod. The stage of the team adds packages to `tracking`, and no instruction of those compared here.
+STAGES = {"digits-mlflow": "tracking", "digits-train": "train", "digits-serve": "serve"}
 # Fields that an InferenceService has next to those of a pod.
 OF_KSERVE = {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "deploymentStrategy", "labels"}
 

@@ -1,10 +1,14 @@
 """Each manifest against the schemas of three versions of Kubernetes, unknown fields refused."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.extras import installed
 
 from .manifests import Manifest, of_kind, one, overlay, pods, render_with
 
@@ -13,10 +17,11 @@ pytestmark = pytest.mark.scale
 VERSIONS = ("1.35", "1.36", "1.37")
 
 
-def validate(validator: Path, file: Path, version: str, manifests: list[Manifest]) -> subprocess.CompletedProcess[str]:
+def validate(file: Path, version: str, manifests: list[Manifest]) -> subprocess.CompletedProcess[str]:
     file.write_text(yaml.safe_dump_all(manifests))
-    command = [str(validator), "--strict", "--kubernetes-version", version, str(file)]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+    command = [sys.executable, "-m", "kubernetes_validate", "--strict", "--kubernetes-version", version, str(file)]
+    environment = {**os.environ, "PYTHONPATH": str(installed("scale"))}
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
 
 
 def with_known_schemas(manifests: tuple[Manifest, ...]) -> list[Manifest]:
@@ -30,29 +35,27 @@ def with_known_schemas(manifests: tuple[Manifest, ...]) -> list[Manifest]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_manifests_have_the_schema_of(
-    version: str, manifests: tuple[Manifest, ...], validator: Path, tmp_path: Path
-) -> None:
+def test_manifests_have_the_schema_of(version: str, manifests: tuple[Manifest, ...], tmp_path: Path) -> None:
     known = with_known_schemas(manifests)
-    done = validate(validator, tmp_path / "manifests.yml", version, known)
+    done = validate(tmp_path / "manifests.yml", version, known)
     assert done.returncode == 0, done.stdout
     # A kind without a schema is a mere warning.
     assert done.stdout.count(" passed for resource ") == len(known), done.stdout
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_metrics_of_your_own_have_the_schema_of(version: str, validator: Path, tmp_path: Path) -> None:
+def test_metrics_of_your_own_have_the_schema_of(version: str, tmp_path: Path) -> None:
     rendered = list(render_with(tmp_path, "prod", "custom-metrics"))
-    done = validate(validator, tmp_path / "manifests.yml", version, rendered)
+    done = validate(tmp_path / "manifests.yml", version, rendered)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count(" passed for resource ") == len(rendered), done.stdout
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_misspelt_field_is_refused_by(version: str, validator: Path, tmp_path: Path) -> None:
+def test_misspelt_field_is_refused_by(version: str, tmp_path: Path) -> None:
     budget = one(overlay("prod"), "PodDisruptionBudget", "serve")
     misspelt = {**budget, "spec": {**budget["spec"], "maxUnavailible": 1}}
-    done = validate(validator, tmp_path / "manifests.yml", version, [misspelt])
+    done = validate(tmp_path / "manifests.yml", version, [misspelt])
     assert done.returncode != 0
     assert "maxUnavailible" in done.stdout
 

@@ -90,7 +90,7 @@ def test_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
         (
             "PIPELINE_XYZZY",
             "1",
-            "There is no setting PIPELINE_XYZZY: the settings are: DATASET_DIR, MNIST_DIR, PIPELINE_DATASET",
+            "There is no setting PIPELINE_XYZZY: the settings are: DATASET_DIR, MNIST_DIR, PIPELINE_CLUSTER",
         ),
     ],
 )

@@ -88,7 +88,7 @@ def report(state: Path) -> None:
     from pipeline.tracking import registry
 
     logging.disable()
-    settings = ModelSettings(state_dir=state)
+    settings = ModelSettings(state_dir=state)  # type: ignore[call-arg]
     status = timed(lambda: commands.status(settings), 5)
     validation = mnist.load("tenth", None, state).validation
     newest = registry.get(VERSIONS, "digits")

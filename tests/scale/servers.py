@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.processes import ROOT, answers, free_port, running, wait_until
+from tests.extras import installed
+from tests.processes import answers, free_port, running, wait_until
 
 PASSWORD = "s3cret@home:1/2"  # of the database: with signs that have a meaning in addresses
 KEYS = {"AWS_ACCESS_KEY_ID": "moto", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -20,18 +21,6 @@ THROUGH_THE_SERVER = {  # as in docker-compose.team.yml
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
 }
-
-
-def installed(name: str, *options: str) -> Path:
-    """Packages that are not in the environment of the tests: installed once, into a folder of their own."""
-    lock, folder = ROOT / "requirements" / f"{name}.txt", ROOT / "build" / name
-    done = folder / "done.txt"
-    if not done.exists() or done.read_bytes() != lock.read_bytes():
-        shutil.rmtree(folder, ignore_errors=True)
-        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(folder), *options]
-        subprocess.run([*command, "-r", str(lock)], check=True, timeout=600)
-        shutil.copy(lock, done)
-    return folder
 
 
 @dataclass(frozen=True)
@@ -46,7 +35,7 @@ class Postgres:
 
     def query(self, database: str, statement: str) -> list[str]:
         """The lines that `psql` prints for a statement."""
-        command = [self.binaries / "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "digits", "-d", database]
+        command = [str(self.binaries / "psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "digits", "-d", database]
         done = subprocess.run(
             [*command, "-At", "-v", "ON_ERROR_STOP=1", "-c", statement],
             env=os.environ | {"PGPASSWORD": PASSWORD},
@@ -103,7 +92,7 @@ def postgres_server(folder: Path) -> Iterator[Postgres]:
     if os.geteuid() == 0:
         user = pwd.getpwnam("postgres")
         command = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *command]
-    ready = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "digits", "-d", "mlflow"]
+    ready = [str(binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "digits", "-d", "mlflow"]
     with running(command, environment, folder / "log"):
         wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, "PostgreSQL answering")
         yield Postgres(port, binaries)

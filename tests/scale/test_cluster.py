@@ -3,7 +3,6 @@
 import os
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,11 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from tests.comparison import assert_all_runs_are_whole
+from tests.extras import installed
 from tests.processes import ROOT, free_port, running, wait_until
-
-from .servers import installed
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(600)]
 
@@ -42,17 +40,8 @@ def compare(state: Path, recipe: Path, cluster: str, *more: str) -> list[str]:
     return [*command, "--recipes", str(recipe), "--seeds", "4", "--cluster", cluster, *more]
 
 
-def assert_all_runs_are_whole(state: Path, runs: int) -> None:
-    """One finished run for each plan, a part of the comparison, with each epoch once."""
-    client = MlflowClient(f"sqlite:///{state / 'mlflow.db'}")
-    found = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
-    (whole,) = [run for run in found if run.info.run_name == "comparison"]
-    parts = [run for run in found if run.data.tags.get(MLFLOW_PARENT_RUN_ID) == whole.info.run_id]
-    assert len(parts) == runs == len(found) - 1
-    assert {run.info.status for run in found} == {"FINISHED"}
-    for run in parts:
-        steps = Counter(metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss"))
-        assert steps == Counter(range(1, EPOCHS + 1))
+def assert_all_are_whole(state: Path) -> None:
+    assert_all_runs_are_whole(MlflowClient(f"sqlite:///{state / 'mlflow.db'}"), 4, EPOCHS)
     assert not (state / "outbox").exists()
     assert not list((state / "checkpoints").glob("*"))
 
@@ -95,13 +84,13 @@ def test_machine_that_dies_costs_no_run_and_no_epoch(
         kill(second)
         assert process.wait(400) == 0, log.read_text()
     assert log.read_text().count("resumes from its checkpoint") == 1
-    assert_all_runs_are_whole(state, 4)
+    assert_all_are_whole(state)
 
 
 def test_this_machine_is_a_cluster_too(environment: dict[str, str], recipe: Path, tmp_path: Path) -> None:
     with running(compare(tmp_path / "state", recipe, "local"), environment, tmp_path / "log") as process:
         assert process.wait(400) == 0, (tmp_path / "log").read_text()
-    assert_all_runs_are_whole(tmp_path / "state", 4)
+    assert_all_are_whole(tmp_path / "state")
 
 
 @pytest.mark.parametrize(

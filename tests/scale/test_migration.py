@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from tests.pipeline.tracking.filled import fill as fill_every_table
 from tests.processes import ROOT, running, wait_until
@@ -70,7 +71,8 @@ def described(client: MlflowClient) -> dict[str, object]:
     """All that a registry knows of its runs, versions and aliases, except where their files are."""
     experiment = client.get_experiment_by_name(MODEL)
     assert experiment
-    runs, token = [], None
+    runs: list[Run] = []
+    token = None
     while token or not runs:
         page = client.search_runs([experiment.experiment_id], max_results=500, page_token=token)
         runs, token = runs + list(page), page.token
@@ -112,6 +114,7 @@ def test_nothing_of_1000_runs_is_lost(
         assert described(client) == before
         for number in (1, VERSIONS):
             version = client.get_model_version(MODEL, str(number))
+            assert version.run_id
             folder = client.download_artifacts(version.run_id, "", str(tmp_path))
             original = filled.parent / "artifacts" / version.run_id / "artifacts"
             assert {str(file.relative_to(folder)): file.read_bytes() for file in Path(folder).rglob("*.bin")} == {
