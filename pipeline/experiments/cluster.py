@@ -112,7 +112,7 @@ class _Plan:
 
 
 class _Sender(QueueHandler):
-    """Sends log records without a wait: a task that waits gives its CPU away, and Ray starts another one beside it."""
+    """Sends log records without a wait: a task that waits gives its CPU away, and Ray starts another one as well."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
         self.queue.actor.put_nowait.remote(record)

@@ -65,6 +65,7 @@ REASONS = {
     401: "unauthorized",
     405: "method",
     408: "slow",
+    409: "other_version",
     413: "too_large",
     415: "unsupported",
     421: "foreign_host",

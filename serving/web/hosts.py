@@ -78,7 +78,7 @@ class Origins(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=("GET", "HEAD", "POST"),
-            allow_headers=("authorization", "x-request-id"),
+            allow_headers=("authorization", "x-model-version", "x-request-id"),
             expose_headers=("retry-after", "x-model-version", "x-request-id"),
         )
 

@@ -122,10 +122,11 @@ class ShortPath:
 
     async def _read(self, reader: Reader, accepted: tuple[bytes, ...], scope: Scope, receive: Receive) -> Answer:
         """Check the headers, read the body and compute the answer; the first type is assumed if none is sent."""
-        media_type, content_type, length = _read_head(scope, accepted)
+        media_type, content_type, length, pinned = _read_head(scope, accepted)
         self._bodies.check_length(length)
         if self._store.current is None:
             raise self._no_model()
+        _check_version(pinned, version_in_service(self._store))  # before the body is read
         if self._batcher.waiting >= self._settings.queue_images:
             raise self._overloaded()
         body = await self._bodies.read(receive)
@@ -136,8 +137,11 @@ class ShortPath:
                 read = partial(self._images_or_pictures, media_type, body, content_type)
                 found = await self._lanes.read(len(body), partial(_if_connected, scope, read))
             if isinstance(found, Pictures):
-                return await self._read_pictures(reader, scope, found)
-            return await reader(scope, found)
+                answer = await self._read_pictures(reader, scope, found)
+            else:
+                answer = await reader(scope, found)
+            _check_version(pinned, answer.version)  # it may have been replaced meanwhile
+            return answer
         except ShapeError as other:
             raise _other_shape(other) from None
         except OverloadedError:
@@ -241,14 +245,16 @@ class ShortPath:
         return RequestError(503, f"no model is in service: {self._store.problem}", RETRY_NO_MODEL, reason=NO_MODEL)
 
 
-def _read_head(scope: Scope, accepted: tuple[bytes, ...]) -> tuple[bytes, bytes, int]:
-    """Return the media type, the whole content type and the length of the body, 0 if it is not known."""
-    content_type, length = accepted[0], 0
+def _read_head(scope: Scope, accepted: tuple[bytes, ...]) -> tuple[bytes, bytes, int, bytes]:
+    """Return the media type, the whole content type, the length of the body (0: unknown) and the version wanted."""
+    content_type, length, pinned = accepted[0], 0, b""
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value
         elif name == b"content-length":
             length = int(value)
+        elif name == b"x-model-version":
+            pinned = value
         elif name == b"content-encoding" and value.lower() != b"identity":
             sentence = f"Content-Encoding {_text(value)} is not supported; send the body uncompressed."
             raise RequestError(415, sentence)
@@ -257,7 +263,17 @@ def _read_head(scope: Scope, accepted: tuple[bytes, ...]) -> tuple[bytes, bytes,
         types = " or ".join(map(_text, accepted))
         sentence = f"{scope['path']} accepts {types}, but the content type is {_text(content_type)}."
         raise RequestError(415, sentence)
-    return media_type, content_type, length
+    return media_type, content_type, length, pinned
+
+
+def _check_version(pinned: bytes, version: str | None) -> None:
+    """Refuse to answer with another version of the model than the client wants, if it wants one."""
+    if pinned and version is not None and pinned != version.encode():
+        raise RequestError(
+            409,
+            f"version {version} of the model answers here, and X-Model-Version wants {_text(pinned)}; retry for a "
+            "replica that has it, or leave the header out.",
+        )
 
 
 def _if_connected(scope: Scope, work: Callable[[], Result]) -> Result:

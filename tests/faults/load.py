@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 CLIENTS = 8
-IMAGES = 4  # in one request
+IMAGES = 4  # in one request, by default
 # Between two requests of a client. Without it, the load would take the cores from what is restarted meanwhile.
 PAUSE_SECONDS = 0.02
 RECONNECT = 0.02  # the share of requests after which a client opens another connection
@@ -49,12 +49,14 @@ class Load:
         digits: what the model reads on them.
         seed: of the choice of images.
         pause: seconds between two requests of a client.
+        size: number of images in a request.
     """
 
     def __init__(
-        self, url: str, images: np.ndarray, digits: Sequence[int], seed: int, pause: float = PAUSE_SECONDS
-    ) -> None:
-        self._pause = pause
+        self, url: str, images: np.ndarray, digits: Sequence[int], seed: int, pause: float = PAUSE_SECONDS,
+        size: int = IMAGES,
+    ) -> None:  # fmt: skip
+        self._pause, self._size = pause, size
         self._port = int(url.rpartition(":")[2])
         self._images, self._digits = images, list(digits)
         self._stopping = threading.Event()
@@ -92,7 +94,7 @@ class Load:
         chance = random.Random(seed)
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
         while not self._stopping.is_set():
-            first = chance.randrange(len(self._images) - IMAGES)
+            first = chance.randrange(len(self._images) - self._size)
             request = self._send(connection, first)
             self.requests.append(request)
             if not request.right or chance.random() < RECONNECT:
@@ -109,7 +111,7 @@ class Load:
             connection.request(
                 "POST",
                 "/predict/raw",
-                self._images[first : first + IMAGES].tobytes(),
+                self._images[first : first + self._size].tobytes(),
                 {"Content-Type": "application/octet-stream"},
             )
             answer = connection.getresponse()
@@ -118,6 +120,6 @@ class Load:
             return Request(port, began, time.monotonic())
         right = False
         if answer.status == 200:
-            right = [one["digit"] for one in json.loads(content)] == self._digits[first : first + IMAGES]
+            right = [one["digit"] for one in json.loads(content)] == self._digits[first : first + self._size]
         version = answer.headers.get("X-Model-Version", "")
         return Request(port, began, time.monotonic(), answer.status, right, version)

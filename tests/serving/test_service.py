@@ -15,7 +15,7 @@ from serving.inference.batching import IMAGES_PER_CALL
 from serving.model.onnx_file import Model
 from tests.processes import wait_until
 
-from .asking import RAW, ask, sentence, value
+from .asking import RAW, ask, png, sentence, value
 from .conftest import Service, Swap, set_metadata
 
 Digits = tuple[np.ndarray, np.ndarray]
@@ -49,6 +49,25 @@ def test_thousand_digits_are_read(service: Service, test_digits: Digits) -> None
     images, labels = test_digits
     found = [one["digit"] for one in ask(service, "/predict/raw", images).json()]
     assert (np.array(found) == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize("route", ["/predict", "/predict/raw", "/predict/files", "/explain"])
+def test_request_for_a_version_is_answered_by_it_or_refused(
+    service: Service, model_file: Path, test_digits: Digits, route: str
+) -> None:
+    body: dict[str, Any] = {"json": {"images": test_digits[0][:1].tolist()}}
+    if route == "/predict/raw":
+        body = {"content": test_digits[0][:1].tobytes(), "headers": RAW}
+    if route == "/predict/files":
+        body = {"files": {"files": png(test_digits[0][0])}}
+    headers = body.pop("headers", {})
+    version = Model.load(model_file).digest[:12]
+    answer = service.client.post(route, **body, headers={**headers, "X-Model-Version": version})
+    assert answer.status_code == 200, answer.text
+    refused = service.client.post(route, **body, headers={**headers, "X-Model-Version": "7"})
+    assert refused.status_code == 409
+    assert refused.headers["x-model-version"] == version
+    assert sentence(refused).startswith(f"version {version} of the model answers here, and X-Model-Version wants 7; ")
 
 
 def test_every_response_has_its_own_request_id(service: Service, test_digits: Digits) -> None:

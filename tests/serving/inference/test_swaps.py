@@ -94,6 +94,12 @@ def test_pictures_are_decoded_again_for_the_new_model(
     assert found["label"] in COLOUR["classes"]
 
 
+def test_answer_of_another_version_than_wanted_is_refused(ask: Callable[..., httpx.Response]) -> None:
+    body = {"files": png(pictures(COLOUR, 1)[0])}
+    answer = ask("/predict/files", 2, files=body, headers={"X-Model-Version": "1"})  # of the model when it arrived
+    assert answer.status_code == 409, answer.text
+
+
 def test_images_that_fit_the_new_model_are_answered(ask: Callable[..., httpx.Response]) -> None:
     answer = ask("/predict", 1, json={"images": pictures(COLOUR, 3).tolist()})
     assert answer.status_code == 200, answer.text
