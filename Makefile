@@ -107,7 +107,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 
 lock: $(INSTALLED) ## resolve requirements/*.txt again; UPGRADE=1 takes the newest versions
 	$(COMPILE) --extra dev --output-file requirements/dev.txt
-	for image in tracking accounts train serve run scale cluster; do \
+	for image in tracking accounts train serve run scale cluster search; do \
 		$(COMPILE) --extra $$image --constraint requirements/dev.txt --output-file requirements/$$image.txt || exit; \
 	done
 	sed -n 's/^\([a-z].*\) \\$$/\1/p' requirements/dev.txt | grep -v '^python-dateutil==' | \

@@ -21,6 +21,7 @@ from pipeline.settings import (
     PublishSettings,
     RestoreSettings,
     RollbackSettings,
+    SearchSettings,
     Settings,
     TrainSettings,
     variable,
@@ -35,6 +36,7 @@ INTERRUPTION = {  # by whether the command starts over
 COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "train": (TrainSettings, "train a recipe, export and prove the model, promote it if it passes the gate"),
     "compare": (CompareSettings, "train recipes over seeds; one table and one chart"),
+    "search": (SearchSettings, "try recipes of a space, and write the best on validation to a file"),
     "export": (ExportSettings, "write the champion, or another version, to one ONNX file"),
     "promote": (PromoteSettings, "judge a version by the gate, and make it champion if it passes"),
     "publish": (PublishSettings, "deliver the reports that MLflow has yet to receive, and judge their versions"),

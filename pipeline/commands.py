@@ -18,8 +18,9 @@ from pipeline.data import named
 from pipeline.data.dataset import DataSet
 from pipeline.data.names import flag_of, folder_of, model_of, name_of
 from pipeline.data.pictures import folder
-from pipeline.experiments import table
+from pipeline.experiments import extras, table
 from pipeline.experiments.compare import compare as carry_out
+from pipeline.experiments.space import read_space
 from pipeline.form import read_form
 from pipeline.promotion import Gate
 from pipeline.recipes import find
@@ -33,6 +34,7 @@ from pipeline.settings import (
     PublishSettings,
     RollbackSettings,
     RunSettings,
+    SearchSettings,
     TrainSettings,
 )
 from pipeline.tracking import outbox, registry, runs
@@ -96,6 +98,18 @@ def compare(settings: CompareSettings) -> None:
             terminal = Console()
             # Without a terminal rich assumes 80 columns, too few for the table.
             Console(width=None if terminal.is_terminal else max(terminal.width, 120)).print(table.draw(rows))
+    log.info("Runs: %s", patiently(describe_experiment, settings.tracking_patience))
+
+
+def search(settings: SearchSettings) -> None:
+    """Try recipes of a space, and write the best to a file."""
+    module = extras.load("search", "search", "`search`")
+    space = read_space(settings.space)
+    dataset, device = _prepare(settings)
+    with turn(settings.state_dir, "training"):
+        deliver_left(settings.state_dir, settings.tracking_patience)
+        with Delivery(settings.state_dir, settings.tracking_patience) as delivery:
+            module.search(space, settings, dataset, device, delivery)
     log.info("Runs: %s", patiently(describe_experiment, settings.tracking_patience))
 
 

@@ -21,6 +21,7 @@ from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.descriptions import describe_run
 from pipeline.tracking.runs import ActiveRun, EpochLogger, RecordedRun
 from pipeline.tracking.turns import turn
+from pipeline.training.callback import Callback, CutShortError
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.fingerprint import code_digest
 from pipeline.training.loop import Trained, train
@@ -28,7 +29,7 @@ from pipeline.training.run import Run
 
 log = logging.getLogger(__name__)
 
-NOT_OF_ONE_RUN = {"recipes", "seeds", "cluster", "cpus_per_run", "gpus_per_run"}  # settings of a comparison
+NOT_OF_ONE_RUN = {"recipes", "seeds", "cluster", "cpus_per_run", "gpus_per_run", "space", "trials", "to"}  # of several
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,39 @@ def measure(run: Run, settings: RunSettings, delivery: Delivery, progress: RunPr
         _log_report(run, result, active)
     checkpoint.remove()
     return active.recorded()
+
+
+def try_out(
+    run: Run, settings: RunSettings, delivery: Delivery, watcher: Callback, progress: RunProgress
+) -> float | None:
+    """Train in an MLflow run, without the test split and a report.
+
+    Args:
+        run: what to train.
+        settings: where checkpoints are kept, and whether to start over.
+        delivery: takes the reports for MLflow.
+        watcher: may raise `CutShortError`.
+        progress: of the runs that this is one of.
+
+    Returns:
+        The accuracy on the validation split, or None if the training was cut short.
+
+    Raises:
+        TrainingError: training cannot continue.
+    """
+    accuracy = None
+    with _tracked(run, settings, delivery) as (active, checkpoint):
+        try:
+            with EpochProgress(run.recipe.name, run.epochs, len(run.dataset.train), run.device, progress) as epochs:
+                trained = train(run, [epochs, EpochLogger(active), watcher], checkpoint)
+        except CutShortError:
+            active.describe("Cut short, because other trials were more accurate after as many epochs.")
+        else:
+            accuracy = evaluation.evaluate(trained.network, run.dataset.validation).accuracy()
+            parameters = count_parameters(trained.network)
+            active.log_metrics({"final_validation_accuracy": accuracy, "parameters": parameters})
+    checkpoint.remove()
+    return accuracy
 
 
 @contextmanager

@@ -5,7 +5,8 @@ A TOML file with the same fields is a recipe too: `--recipe my.toml`.
 
 import difflib
 import tomllib
-from dataclasses import field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -212,6 +213,27 @@ def find(name: str) -> Recipe:
     if recipe.name in RECIPES:
         raise RecipeError(f"name: {recipe.name} is a built-in recipe; choose another name")
     return recipe
+
+
+def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """A recipe with other values; a dot in a name leads into a table, as in `network.dropout`.
+
+    Raises:
+        RecipeError: a field does not exist, or does not take its value.
+    """
+    content = asdict(recipe)
+    for name, value in values.items():
+        *tables, field_name = name.split(".")
+        table = content
+        for each in tables:
+            table = table.get(each, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"{each} has no fields")
+        table[field_name] = value
+    try:
+        return TypeAdapter(Recipe).validate_python(content)
+    except ValidationError as error:
+        raise RecipeError("; ".join(map(_explain, error.errors()))) from None
 
 
 def _explain(problem: ErrorDetails) -> str:

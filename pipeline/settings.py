@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
+    CliPositionalArg,
     CliVariadicArg,
     EnvSettingsSource,
     NoDecode,
@@ -22,7 +23,7 @@ from pipeline.recipes import RECIPES, RecipeError, find
 
 PREFIX = "PIPELINE_"
 # Flags of one command, without a variable: one for all commands would confirm or name another thing than was meant.
-FLAGS_ONLY = ("to", "file", "source", "artifacts", "version", "yes")
+FLAGS_ONLY = ("to", "file", "space", "source", "artifacts", "version", "yes")
 RENAMED = {"data": "subset"}  # earlier names of settings, which still work
 
 
@@ -217,6 +218,15 @@ class CompareSettings(RunSettings):
         return names
 
 
+class SearchSettings(RunSettings):
+    """A space of recipes to search."""
+
+    space: CliPositionalArg[Path] = Field(description="TOML file with ranges of a recipe's fields.")
+    trials: int = Field(20, ge=1, le=100_000, description="Number of trials, those of an interrupted search included.")
+    seed: int = Field(1, ge=0, lt=2**32, description="Random seed of all trials, and of the choice of their recipes.")
+    to: Path | None = Field(None, description="File for the best recipe; SPACE.toml in the state folder by default.")
+
+
 class ExportSettings(ModelSettings):
     """Model and file."""
 
@@ -268,6 +278,7 @@ class MigrateSettings(Settings):
 COMMAND_SETTINGS: tuple[type[Settings], ...] = (
     TrainSettings,
     CompareSettings,
+    SearchSettings,
     ExportSettings,
     PromoteSettings,
     PublishSettings,

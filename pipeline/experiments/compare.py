@@ -4,7 +4,6 @@ Finished runs are found in MLflow by their fingerprints and not repeated; interr
 """
 
 import hashlib
-import importlib
 import json
 import logging
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline import PipelineError, flow
-from pipeline.experiments import chart, table
+from pipeline.experiments import chart, extras, table
 from pipeline.experiments.table import Row
 from pipeline.progress import RunProgress
 from pipeline.settings import CompareSettings
@@ -132,18 +131,8 @@ def _train_missing(
 
 
 def _cluster() -> ModuleType:
-    """The module of clusters: it imports Ray, an extra, which takes seconds.
-
-    Raises:
-        ComparisonError: Ray is not installed.
-    """
-    try:
-        return importlib.import_module("pipeline.experiments.cluster")
-    except ModuleNotFoundError:
-        raise ComparisonError(
-            "PIPELINE_CLUSTER needs Ray, which is not installed: run `python -m pip install --no-deps -r "
-            "requirements/cluster.txt`, or leave PIPELINE_CLUSTER empty."
-        ) from None
+    """The module of clusters: it imports Ray, which takes seconds."""
+    return extras.load("cluster", "cluster", "PIPELINE_CLUSTER")
 
 
 def _title(run: Run) -> str:

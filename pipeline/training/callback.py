@@ -28,6 +28,10 @@ class Epoch:
     seconds: float
 
 
+class CutShortError(Exception):
+    """Raised by a callback at the end of an epoch: the training is not worth its remaining epochs."""
+
+
 class Callback:
     """Hooks that `train` calls as training proceeds; each does nothing unless a subclass overrides it."""
 

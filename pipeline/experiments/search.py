@@ -1,0 +1,168 @@
+"""A search for a recipe: trials of a space, each an MLflow run, chosen and cut short by Optuna.
+
+Trials are compared on the validation split; none of them reads the test split. Optuna is an extra, so this module is
+imported by the command alone. Its journal is a file in the state folder: a table of its own in MLflow's database would
+share the table of schema versions with MLflow.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import optuna
+import tomli_w
+import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from pipeline import PipelineError, flow
+from pipeline.data.dataset import DataSet
+from pipeline.experiments.space import Range, Space, to_toml
+from pipeline.progress import RunProgress
+from pipeline.recipes import Recipe
+from pipeline.settings import SearchSettings
+from pipeline.tracking import runs
+from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.runs import ActiveRun
+from pipeline.training.callback import Callback, CutShortError, Epoch
+from pipeline.training.run import Run
+
+log = logging.getLogger(__name__)
+
+RANDOM_TRIALS = 5  # before the sampler and the pruner follow what they have seen
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class SearchError(PipelineError):
+    """No trial succeeded; the message is one sentence with the reason."""
+
+
+class _Reporter(Callback):
+    """Reports the validation accuracy of each epoch to Optuna, which may cut the trial short."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+
+    def resume(self, epochs: Sequence[Epoch], images: int) -> None:
+        for epoch in epochs:
+            self._trial.report(epoch.validation_accuracy, epoch.number)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self._trial.report(epoch.validation_accuracy, epoch.number)
+        if self._trial.should_prune():
+            raise CutShortError
+
+
+def search(
+    space: Space, settings: SearchSettings, dataset: DataSet, device: torch.device, delivery: Delivery
+) -> Recipe:
+    """Try recipes of a space until so many trials are done, and write the best to a file.
+
+    Raises:
+        SearchError: no trial could be trained to its end.
+        KeyboardInterrupt: a signal asked to stop; the same command continues.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    mark = hashlib.sha256(json.dumps([asdict(space), dataset.digest, settings.seed]).encode()).hexdigest()
+    folder = settings.state_dir / "searches"
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / f"{space.name}-{mark[:12]}.log"
+    if settings.fresh:
+        journal.unlink(missing_ok=True)
+    study = optuna.create_study(
+        study_name=space.name,
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        load_if_exists=True,
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM_TRIALS),
+    )
+    # The same seed would choose the same first recipes again after an interruption.
+    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials), n_startup_trials=RANDOM_TRIALS)
+    with runs.start(delivery, f"search {space.name}", {"search": mark}) as active:
+        active.log_parameters(settings.model_dump(mode="json"))
+        active.log_dataset(dataset)
+        _try_all(study, space, settings, dataset, device, delivery)
+        best = _report(study, space, active)
+    target = settings.to or folder / f"{space.name}.toml"
+    target.write_text(tomli_w.dumps(to_toml(best)))
+    log.info("The best recipe is in %s: train it with `python -m pipeline train --recipe %s`.", target, target)
+    return best
+
+
+def _try_all(
+    study: optuna.Study,
+    space: Space,
+    settings: SearchSettings,
+    dataset: DataSet,
+    device: torch.device,
+    delivery: Delivery,
+) -> None:
+    for cut_off in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(cut_off.number, state=TrialState.FAIL)
+        study.enqueue_trial(cut_off.params)  # the same recipe, which resumes from its checkpoint
+    distributions = {name: _distribution(of) for name, of in space.fields.items()}
+    done = len(study.get_trials(states=DONE))
+    with RunProgress(settings.trials, min(done, settings.trials)) as progress:
+        failures = 0
+        while done < settings.trials:
+            trial = study.ask(distributions)
+            run = Run(space.recipe(trial.params, trial.number), settings.seed, dataset, device)
+            progress.begin(", ".join(f"{name} {value}" for name, value in _values(space, trial.params).items()))
+            try:
+                accuracy = flow.try_out(run, settings, delivery, _Reporter(trial), progress)
+            except PipelineError as error:  # it diverges, for example
+                log.warning("Trial %d failed: %s", trial.number, error)
+                study.tell(trial, state=TrialState.FAIL)
+                failures += 1
+                if failures == settings.trials:
+                    raise SearchError(f"{failures} trials failed, the last one: {error}") from error
+                continue
+            study.tell(trial, accuracy, TrialState.PRUNED if accuracy is None else TrialState.COMPLETE)
+            done += 1
+
+
+def _distribution(of: Range | tuple[object, ...]) -> BaseDistribution:
+    if not isinstance(of, Range):
+        return CategoricalDistribution(tuple(range(len(of))))  # their places: a value may be a list
+    if of.is_whole:
+        return IntDistribution(int(of.low), int(of.high), log=of.log)
+    return FloatDistribution(float(of.low), float(of.high), log=of.log)
+
+
+def _values(space: Space, chosen: dict[str, float]) -> dict[str, object]:
+    return {
+        name: f"{place:.4g}" if isinstance(of := space.fields[name], Range) else of[int(place)]
+        for name, place in chosen.items()
+    }
+
+
+def _report(study: optuna.Study, space: Space, active: ActiveRun) -> Recipe:
+    """Log the table of trials, and return the best recipe."""
+    trials = study.get_trials(states=DONE)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not complete:
+        raise SearchError("Every trial was cut short: raise --trials.")
+    best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
+    heading = ["trial", *space.fields, "epochs", "validation %", "cut short"]
+    rows = [
+        [
+            str(trial.number), *map(str, _values(space, trial.params).values()), str(len(trial.intermediate_values)),
+            f"{100 * (trial.value or 0.0):.2f}", "yes" if trial.state == TrialState.PRUNED else "",
+        ]
+        for trial in sorted(trials, key=lambda trial: -(trial.value or 0.0))
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(row) + " |" for row in (heading, ["---"] * len(heading), *rows)]
+    recipe = space.recipe(best.params, best.number)
+    chosen = ", ".join(f"{name} {value}" for name, value in _values(space, best.params).items())
+    summary = (
+        f"Best of {len(trials)} trials: {100 * (best.value or 0.0):.2f} % of the validation pictures with {chosen}."
+    )
+    log.info("%s", summary)
+    active.log_metrics({"best_validation_accuracy": best.value or 0.0, "trials": len(trials)})
+    active.log_files({"trials.md": "\n".join(lines), "best.toml": tomli_w.dumps(to_toml(recipe))})
+    active.describe("\n".join([summary, "", *lines]))
+    return recipe

@@ -1,0 +1,105 @@
+"""A search on real digits: its trials, its best recipe, an interruption, and spaces that cannot be searched."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tests.extras import installed
+from tests.processes import ROOT, running, wait_until
+
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(600)]
+
+SPACE = """
+recipe = "dense"
+[fields]
+learning_rate = { low = 1e-4, high = 3e-1, log = true }
+epochs = { low = 4, high = 5 }
+batch_size = [32, 128]
+"""
+TRIALS = 8
+
+
+def command(space: Path, state: Path, *more: str) -> list[str]:
+    given = [str(space), "--subset", "tenth", "--state-dir", str(state), "--trials", str(TRIALS)]
+    return [sys.executable, "-m", "pipeline", "search", *given, *more]
+
+
+def environment() -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join([str(installed("search")), str(ROOT)])}
+
+
+def trials_of(state: Path) -> tuple[MlflowClient, list[Run]]:
+    """The runs of the newest search."""
+    client = MlflowClient(f"sqlite:///{state / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment
+    found = client.search_runs([experiment.experiment_id])
+    return client, [run for run in found if re.match(r"mine-\d+", run.info.run_name or "")]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(SPACE)
+    return path
+
+
+def test_search_that_is_stopped_continues_and_writes_a_recipe_that_trains(space: Path, tmp_path: Path) -> None:
+    state, log = tmp_path / "state", tmp_path / "log"
+    with running(command(space, state), environment(), log) as process:
+        wait_until(lambda: "run 4 of 8" in log.read_text(), "the fourth trial")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130, log.read_text()
+    with running(command(space, state), environment(), log) as process:
+        assert process.wait(300) == 0, log.read_text()
+    best = re.search(r"Best of 8 trials: ([\d.]+) % of the validation pictures", log.read_text())
+    assert best
+    client, trials = trials_of(state)
+    assert {run.info.status for run in trials} == {"FINISHED"}
+    accuracies = [run.data.metrics.get("final_validation_accuracy", 0.0) for run in trials]
+    assert f"{100 * max(accuracies):.2f}" == best[1]
+    for run in trials:
+        steps = Counter(metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss"))
+        assert set(steps.values()) == {1}
+        assert "test_accuracy" not in run.data.metrics  # the test digits choose nothing
+    recipe = state / "searches" / "mine.toml"
+    trained = subprocess.run(
+        [sys.executable, "-m", "pipeline", "train", "--recipe", str(recipe), "--subset", "tenth", "--state-dir",
+         str(state), "--minimum-accuracy", "0.5"],
+        cwd=ROOT, check=False, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    again = subprocess.run(
+        command(space, state), cwd=ROOT, env=os.environ | environment(), check=True, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert len(trials_of(state)[1]) == len(trials)  # nothing was left to do
+    assert best[0] in again.stderr
+
+
+def test_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
+    space = tmp_path / "mine.toml"
+    space.write_text('recipe = "dense"\n[fields]\nlearning_rate = [1e-3, 1e30]\nepochs = [1, 2]\n')
+    done = subprocess.run(
+        command(space, tmp_path / "state"), cwd=ROOT, env=os.environ | environment(), check=False,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Trial \d+ failed: ", done.stderr)
+    assert "Best of 8 trials" in done.stderr
+
+
+def test_search_without_optuna_is_one_sentence(space: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(space, tmp_path / "state"), cwd=ROOT, check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "`search` needs the package optuna, which is not installed: run `python -m pip" in done.stderr
