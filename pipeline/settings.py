@@ -223,7 +223,7 @@ class SearchSettings(RunSettings):
 
     space: CliPositionalArg[Path] = Field(description="TOML file with ranges of a recipe's fields.")
     trials: int = Field(20, ge=1, le=100_000, description="Number of trials, those of an interrupted search included.")
-    seed: int = Field(1, ge=0, lt=2**32, description="Random seed of all trials, and of the choice of their recipes.")
+    seed: int = Field(1, ge=0, lt=2**32, description="Random seed of the weights, the order and the augmentation.")
     to: Path | None = Field(None, description="File for the best recipe; SPACE.toml in the state folder by default.")
 
 

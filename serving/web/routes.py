@@ -126,7 +126,8 @@ class ShortPath:
         self._bodies.check_length(length)
         if self._store.current is None:
             raise self._no_model()
-        _check_version(pinned, version_in_service(self._store))  # before the body is read
+        if pinned:  # before the body is read
+            _check_version(pinned, version_in_service(self._store))
         if self._batcher.waiting >= self._settings.queue_images:
             raise self._overloaded()
         body = await self._bodies.read(receive)
