@@ -15,7 +15,7 @@ from ..test_containers import stages
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("dev", "prod", "gpu", "kserve")
+OVERLAYS = ("dev", "prod", "gpu", "kserve", "ray")
 NAME = "app.kubernetes.io/name"
 # By the label of a pod. The stage of the team adds packages to `tracking`, and no instruction of those compared here.
 STAGES = {"digits-mlflow": "tracking", "digits-train": "train", "digits-serve": "serve"}
@@ -100,6 +100,9 @@ def _pods(manifests: tuple[Manifest, ...]) -> Iterator[Pod]:
             predictor = each["spec"]["predictor"]
             spec = {field: value for field, value in predictor.items() if field not in OF_KSERVE}
             yield Pod(each, predictor["labels"], spec)
+        elif each["kind"] == "RayCluster":
+            for group in (each["spec"]["headGroupSpec"], *each["spec"]["workerGroupSpecs"]):
+                yield Pod(each, group["template"]["metadata"]["labels"], group["template"]["spec"])
         else:
             spec = each.get("spec", {})
             template = spec.get("jobTemplate", {}).get("spec", spec).get("template")

@@ -52,7 +52,7 @@ def opens(rule: Manifest, peers: str, peer: Pod, port: int) -> bool:
     """Return whether a rule holds for a peer and a port; one without peers holds for all."""
     selectors_of_pods = [each["podSelector"] for each in rule.get(peers, []) if "podSelector" in each]
     known = peers not in rule or any(matches(selector, peer.labels) for selector in selectors_of_pods)
-    return known and any(each["port"] == port for each in rule["ports"])
+    return known and ("ports" not in rule or any(each["port"] == port for each in rule["ports"]))
 
 
 def by_name(manifests: tuple[Manifest, ...]) -> dict[str, Pod]:
@@ -80,7 +80,7 @@ def test_new_pod_is_ready_before_an_old_one_ends(manifests: tuple[Manifest, ...]
         assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
 
 
-@pytest.mark.parametrize("name", ["dev", "prod", "gpu"])
+@pytest.mark.parametrize("name", ["dev", "prod", "gpu", "ray"])
 def test_autoscaler_sets_the_replicas_of_the_service(name: str) -> None:
     manifests = overlay(name)
     scaler = one(manifests, "HorizontalPodAutoscaler", "serve")["spec"]
@@ -144,6 +144,7 @@ def test_policies_open_what_is_needed_and_nothing_else(manifests: tuple[Manifest
     parts = by_name(manifests)
     needed = {("train", "mlflow"), ("serve", "mlflow")}
     needed |= {("mlflow", store) for store in ("postgres", "s3") if store in parts}
+    needed |= {("ray", "mlflow")} if "ray" in parts else set()
     opened = {
         (source, target)
         for source in parts
@@ -159,11 +160,11 @@ def test_policies_open_what_is_needed_and_nothing_else(manifests: tuple[Manifest
 def test_policies_open_only_ports_that_pods_have(manifests: tuple[Manifest, ...]) -> None:
     for policy in of_kind(manifests, "NetworkPolicy"):
         selected = [pod for pod in pods(manifests) if matches(policy["spec"]["podSelector"], pod.labels)]
-        opened = {port["port"] for rule in policy["spec"].get("ingress", []) for port in rule["ports"]}
+        opened = {port["port"] for rule in policy["spec"].get("ingress", []) for port in rule.get("ports", [])}
         assert opened <= {port for pod in selected for port in ports(pod.container).values()}, policy["metadata"]
 
 
-@pytest.mark.parametrize("name", ["prod", "gpu", "kserve"])
+@pytest.mark.parametrize("name", ["prod", "gpu", "kserve", "ray"])
 def test_entrance_has_tls_and_leads_to_what_is_for_everyone(name: str) -> None:
     manifests = overlay(name)
     (entrance,) = of_kind(manifests, "Ingress")

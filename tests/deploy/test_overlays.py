@@ -11,12 +11,25 @@ import pytest
 import yaml
 
 from ..test_docs import rows, section
-from .manifests import FOLDER, OVERLAYS, ROOT, Manifest, environment, of_kind, one, overlay, pods, render, render_with
+from .manifests import (
+    FOLDER,
+    OVERLAYS,
+    ROOT,
+    Manifest,
+    environment,
+    of_kind,
+    one,
+    overlay,
+    pods,
+    ports,
+    render,
+    render_with,
+)
 
 pytestmark = pytest.mark.scale
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
-EXTERNAL = ("prod", "gpu", "kserve")
+EXTERNAL = ("prod", "gpu", "kserve", "ray")
 
 
 def key(manifest: Manifest) -> tuple[str, str]:
@@ -125,6 +138,28 @@ def test_kserve_runs_the_pod_of_the_deployment() -> None:
     target = scaler["metrics"][0]["resource"]
     assert predictor["scaleMetric"] == target["name"]
     assert predictor["scaleTarget"] == target["target"]["averageUtilization"]
+
+
+def test_ray_runs_the_image_of_comparisons_under_its_own_settings() -> None:
+    added = {("RayCluster", "digits"), ("PersistentVolumeClaim", "ray-state")}
+    assert changed("ray", "prod") == added | {("NetworkPolicy", "ray"), ("NetworkPolicy", "mlflow-for-ray")}
+    cluster = one(overlay("ray"), "RayCluster", "digits")["spec"]
+    locked = re.search(r"^ray==(\S+)", (ROOT / "requirements" / "cluster.txt").read_text(), re.MULTILINE)
+    assert locked
+    assert cluster["rayVersion"] == locked[1]
+    head, worker = [pod for pod in pods(overlay("ray")) if pod.name == "digits-ray"]
+    (train,) = [pod for pod in pods(overlay("ray")) if pod.owner["kind"] == "Job"]
+    for pod, group in ((head, cluster["headGroupSpec"]), (worker, cluster["workerGroupSpecs"][0])):
+        assert pod.spec["securityContext"] == train.spec["securityContext"]
+        assert pod.container["image"].rpartition("/")[2].partition(":")[0] == "train-cluster"
+        variables = environment(overlay("ray"), pod.container)
+        assert variables.pop("PIPELINE_CLUSTER") == "auto"
+        assert variables.pop("RAY_USAGE_STATS_ENABLED") == "0"
+        assert variables.items() <= environment(overlay("ray"), train.container).items()
+        assert group["rayStartParams"]["node-manager-port"] == str(ports(pod.container)["raylet"])
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    cpus = cluster["workerGroupSpecs"][0]["rayStartParams"]["num-cpus"]
+    assert worker.container["resources"]["requests"]["cpu"] == cpus
 
 
 def test_example_of_an_overlay_replaces_every_placeholder(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ TMP = "/tmp"
 FOREIGN = {
     "digits-postgres": {"/var/lib/postgresql/data", "/var/run/postgresql", TMP},
     "digits-s3": {"/data", TMP},
+    "digits-ray": {"/state", "/dev/shm", TMP},
 }
 
 
@@ -157,7 +158,7 @@ def test_state_that_outlives_a_pod_is_in_a_claim(manifests: tuple[Manifest, ...]
             for volume in pod.spec["volumes"]
             if "persistentVolumeClaim" in volume
         }
-        assert used == ({"train-state"} if pod.name == "digits-train" else set())
+        assert used == {"digits-train": {"train-state"}, "digits-ray": {"ray-state"}}.get(pod.name, set())
         assert used <= claims
 
 

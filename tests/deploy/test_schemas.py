@@ -15,6 +15,7 @@ from .manifests import Manifest, of_kind, one, overlay, pods, render_with
 pytestmark = pytest.mark.scale
 
 VERSIONS = ("1.35", "1.36", "1.37")
+FOREIGN_KINDS = ("InferenceService", "RayCluster")
 
 
 def validate(file: Path, version: str, manifests: list[Manifest]) -> subprocess.CompletedProcess[str]:
@@ -25,13 +26,13 @@ def validate(file: Path, version: str, manifests: list[Manifest]) -> subprocess.
 
 
 def with_known_schemas(manifests: tuple[Manifest, ...]) -> list[Manifest]:
-    """KServe's own kind becomes the pod that it makes: Kubernetes has no schema of the rest."""
+    """The kinds of KServe and KubeRay become the pods that they make: Kubernetes has no schema of the rest."""
     made = [
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kserve"}, "spec": pod.spec}
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "made"}, "spec": pod.spec}
         for pod in pods(manifests)
-        if pod.owner["kind"] == "InferenceService"
+        if pod.owner["kind"] in FOREIGN_KINDS
     ]
-    return [each for each in manifests if each["kind"] != "InferenceService"] + made
+    return [each for each in manifests if each["kind"] not in FOREIGN_KINDS] + made
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -60,7 +61,7 @@ def test_misspelt_field_is_refused_by(version: str, tmp_path: Path) -> None:
     assert "maxUnavailible" in done.stdout
 
 
-def test_only_kserve_has_a_kind_of_its_own(manifests: tuple[Manifest, ...]) -> None:
+def test_only_kserve_and_kuberay_have_kinds_of_their_own(manifests: tuple[Manifest, ...]) -> None:
     foreign = {each["apiVersion"] for each in manifests if "." in each["apiVersion"]}
     foreign -= {each for each in foreign if ".k8s.io/" in each}
-    assert foreign == {each["apiVersion"] for each in of_kind(manifests, "InferenceService")}
+    assert foreign == {each["apiVersion"] for each in of_kind(manifests, *FOREIGN_KINDS)}
