@@ -9,7 +9,11 @@ import httpx
 from ..deploy.manifests import Manifest, Pod, environment, ports
 from .compose import COMMAND_SECONDS, ROOT, docker
 
-FILES = {"mlflow": ("Dockerfile.train", "tracking"), "serve": ("Dockerfile.serve",)}
+FILES = {
+    "mlflow": ("Dockerfile.train", "tracking"),
+    "train": ("Dockerfile.train", "train"),
+    "serve": ("Dockerfile.serve",),
+}
 UNITS = {"Mi": 2**20, "Gi": 2**30}
 
 
@@ -120,7 +124,8 @@ class Container:
 def built(part: str, seconds: float) -> str:
     """Build the image of a part, from cached layers if there are any, and return its id."""
     file, *target = FILES[part]
-    command = ["docker", "build", "--quiet", "--file", file, *(("--target", *target) if target else ()), "."]
+    command = ["docker", "build", "--quiet", "--file", file, *(("--target", *target) if target else ())]
+    command += ["--build-arg", "BASE_IMAGE", "--build-arg", "TORCH_INDEX_URL", "."]  # of this environment, if set
     done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
     return done.stdout.strip()
 

@@ -16,7 +16,7 @@ from ..serving.registry import Registry
 from .compose import BUILD_SECONDS, docker, wait_for
 from .pods import Container, built
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.scale]
 
 DIGIT = bytes(784)
 IN_CLUSTER = {"Host": "serve.digits.svc.cluster.local"}
@@ -99,6 +99,25 @@ def test_service_without_a_champion_lives_and_is_not_ready(start: Start) -> None
     for probe in ("startupProbe", "livenessProbe"):
         wait_for(lambda probe=probe: pod.passes(probe), 120, f"{probe} did not pass: {pod.log()[-2000:]}")  # type: ignore[misc]
     assert not pod.passes("readinessProbe")
+
+
+def test_pod_that_trains_registers_a_version_and_writes_where_it_may(start: Start, mlflow: Container) -> None:
+    pod = start("dev", "train", PIPELINE_SUBSET="tenth", PIPELINE_RECIPE="dense")
+    wait_for(lambda: "epoch 1/" in pod.log(), 180, "no epoch ended")
+    mounts = [mount["mountPath"] for mount in pod.pod.container["volumeMounts"]]
+    assert sorted(path for path in mounts if pod.may_write(path)) == ["/state", "/tmp"]
+    assert not any(pod.may_write(path) for path in ("/app", "/opt/venv", "/var/tmp"))
+    assert pod.wait() == 0, pod.log()[-2000:]
+    versions = MlflowClient(mlflow.address(5000)).search_model_versions("name = 'digits'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
+
+
+def test_pod_that_trains_ends_within_its_grace(start: Start, mlflow: Container) -> None:
+    assert mlflow.passes("readinessProbe")
+    pod = start("dev", "train", PIPELINE_SUBSET="tenth", PIPELINE_RECIPE="chapter")
+    wait_for(lambda: "epoch 1/" in pod.log(), 180, "no epoch ended")
+    assert pod.stop() == 130, pod.log()[-2000:]
+    assert "Traceback" not in pod.log()
 
 
 def test_mlflow_answers_to_its_names_alone_and_ends(mlflow: Container) -> None:
