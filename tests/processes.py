@@ -32,10 +32,10 @@ def free_port() -> int:
     raise AssertionError("unreachable: PORTS is endless")
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_until(holds: Callable[[], bool], what: str, patience: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + patience
     while not holds():
-        assert time.monotonic() < deadline, f"{what} did not happen in {PATIENCE_SECONDS:.0f} s"
+        assert time.monotonic() < deadline, f"{what} did not happen in {patience:.0f} s"
         time.sleep(0.1)
 
 

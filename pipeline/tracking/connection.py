@@ -90,7 +90,7 @@ def connect(state_dir: Path, timeout: float) -> None:
 def silence() -> None:
     """Keep MLflow from printing lines of its own between those in JSON; some of its functions end the silence."""
     if is_json():
-        disable_logging()  # type: ignore[no-untyped-call]
+        disable_logging()
 
 
 @contextmanager
