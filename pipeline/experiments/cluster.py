@@ -23,7 +23,7 @@ from pipeline.data.dataset import DataSet
 from pipeline.settings import CompareSettings
 from pipeline.tracking import runs
 from pipeline.tracking.connection import connect, one_line
-from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.delivery import Delivery, deliver_left
 from pipeline.tracking.runs import RecordedRun
 from pipeline.training.devices import choose_device
 from pipeline.training.run import Run
@@ -115,7 +115,7 @@ class _Sender(QueueHandler):
     """Sends log records without a wait: a task that waits gives its CPU away, and Ray starts another one as well."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        self.queue.actor.put_nowait.remote(record)
+        self.queue.actor.put_nowait.remote(record)  # type: ignore[attr-defined]
 
 
 def _measure(
@@ -138,6 +138,8 @@ def _measure(
                 "image, or set --device."
             )
         connect(settings.state_dir, settings.tracking_timeout)
+        # Of a worker that died: before its run is resumed here, as in the next command on one machine.
+        deliver_left(settings.state_dir, settings.tracking_patience)
         with Delivery(settings.state_dir, settings.tracking_patience) as delivery, runs.nested_in(parent):
             return flow.measure(run, settings, delivery)
     finally:

@@ -17,7 +17,7 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from pipeline import PipelineError, flow
 from pipeline.data.dataset import DataSet
@@ -27,14 +27,17 @@ from pipeline.recipes import Recipe
 from pipeline.settings import SearchSettings
 from pipeline.tracking import runs
 from pipeline.tracking.delivery import Delivery
+from pipeline.tracking.operations import KEY
 from pipeline.tracking.runs import ActiveRun
 from pipeline.training.callback import Callback, CutShortError, Epoch
-from pipeline.training.run import Run
+from pipeline.training.run import Run, provenance
 
 log = logging.getLogger(__name__)
 
 RANDOM_TRIALS = 5  # before the sampler and the pruner follow what they have seen
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+# Attributes of a trial.
+NUMBER, PROBLEM = "number", "problem"
 
 
 class SearchError(PipelineError):
@@ -82,9 +85,12 @@ def search(
     )
     # The same seed would choose the same first recipes again after an interruption.
     study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials), n_startup_trials=RANDOM_TRIALS)
-    with runs.start(delivery, f"search {space.name}", {"search": mark}) as active:
-        active.log_parameters(settings.model_dump(mode="json"))
-        active.log_dataset(dataset)
+    known = None if settings.fresh else runs.find_newest(mark)
+    tags = provenance(mark, dataset, device)
+    with runs.start(delivery, f"search {space.name}", tags, known.tags.get(KEY) if known else None) as active:
+        if not active.resumed:
+            active.log_parameters(settings.model_dump(mode="json", exclude={"trials"}))
+            active.log_dataset(dataset)
         _try_all(study, space, settings, dataset, device, delivery)
         best = _report(study, space, active)
     target = settings.to or folder / f"{space.name}.toml"
@@ -103,26 +109,28 @@ def _try_all(
 ) -> None:
     for cut_off in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(cut_off.number, state=TrialState.FAIL)
-        study.enqueue_trial(cut_off.params)  # the same recipe, which resumes from its checkpoint
+        # The same recipe, which resumes from its checkpoint.
+        study.enqueue_trial(cut_off.params, {NUMBER: _number(cut_off)})
     distributions = {name: _distribution(of) for name, of in space.fields.items()}
     done = len(study.get_trials(states=DONE))
     with RunProgress(settings.trials, min(done, settings.trials)) as progress:
-        failures = 0
-        while done < settings.trials:
+        for _ in range(done, settings.trials):
             trial = study.ask(distributions)
-            run = Run(space.recipe(trial.params, trial.number), settings.seed, dataset, device)
+            run = Run(space.recipe(trial.params, _number(trial)), settings.seed, dataset, device)
             progress.begin(", ".join(f"{name} {value}" for name, value in _values(space, trial.params).items()))
             try:
                 accuracy = flow.try_out(run, settings, delivery, _Reporter(trial), progress)
-            except PipelineError as error:  # it diverges, for example
-                log.warning("Trial %d failed: %s", trial.number, error)
-                study.tell(trial, state=TrialState.FAIL)
-                failures += 1
-                if failures == settings.trials:
-                    raise SearchError(f"{failures} trials failed, the last one: {error}") from error
-                continue
+            except PipelineError as error:
+                # It diverges, for example. Optuna learns from trials that were cut short, but not from failed ones.
+                log.warning("The trial failed: %s", error)
+                trial.set_user_attr(PROBLEM, str(error))
+                accuracy = None
             study.tell(trial, accuracy, TrialState.PRUNED if accuracy is None else TrialState.COMPLETE)
-            done += 1
+
+
+def _number(trial: optuna.Trial | FrozenTrial) -> int:
+    """The number in the name of a trial's recipe: the first one, if the trial was interrupted."""
+    return int(trial.user_attrs.get(NUMBER, trial.number))
 
 
 def _distribution(of: Range | tuple[object, ...]) -> BaseDistribution:
@@ -140,23 +148,32 @@ def _values(space: Space, chosen: dict[str, float]) -> dict[str, object]:
     }
 
 
+def _end(trial: FrozenTrial) -> str:
+    if PROBLEM in trial.user_attrs:
+        return "failed"
+    return "cut short" if trial.state == TrialState.PRUNED else ""
+
+
 def _report(study: optuna.Study, space: Space, active: ActiveRun) -> Recipe:
     """Log the table of trials, and return the best recipe."""
     trials = study.get_trials(states=DONE)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
-        raise SearchError("Every trial was cut short: raise --trials.")
+        reason = next((trial.user_attrs[PROBLEM] for trial in trials if PROBLEM in trial.user_attrs), "cut short")
+        raise SearchError(
+            f"No trial was trained to its end ({reason.rstrip('.')}): change the space, or raise --trials."
+        )
     best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
-    heading = ["trial", *space.fields, "epochs", "validation %", "cut short"]
+    heading = ["trial", *space.fields, "epochs", "validation %", "end"]
     rows = [
         [
-            str(trial.number), *map(str, _values(space, trial.params).values()), str(len(trial.intermediate_values)),
-            f"{100 * (trial.value or 0.0):.2f}", "yes" if trial.state == TrialState.PRUNED else "",
+            str(_number(trial)), *map(str, _values(space, trial.params).values()), str(len(trial.intermediate_values)),
+            f"{100 * (trial.value or 0.0):.2f}", _end(trial),
         ]
         for trial in sorted(trials, key=lambda trial: -(trial.value or 0.0))
     ]  # fmt: skip
     lines = ["| " + " | ".join(row) + " |" for row in (heading, ["---"] * len(heading), *rows)]
-    recipe = space.recipe(best.params, best.number)
+    recipe = space.recipe(best.params, _number(best))
     chosen = ", ".join(f"{name} {value}" for name, value in _values(space, best.params).items())
     summary = (
         f"Best of {len(trials)} trials: {100 * (best.value or 0.0):.2f} % of the validation pictures with {chosen}."

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tests.extras import installed
 from tests.processes import ROOT, running, wait_until
@@ -37,12 +38,12 @@ def environment() -> dict[str, str]:
 
 
 def trials_of(state: Path) -> tuple[MlflowClient, list[Run]]:
-    """The runs of the newest search."""
+    """The runs that are parts of a search."""
     client = MlflowClient(f"sqlite:///{state / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("digits")
     assert experiment
     found = client.search_runs([experiment.experiment_id])
-    return client, [run for run in found if re.match(r"mine-\d+", run.info.run_name or "")]
+    return client, [run for run in found if MLFLOW_PARENT_RUN_ID in run.data.tags]
 
 
 @pytest.fixture
@@ -55,15 +56,19 @@ def space(tmp_path: Path) -> Path:
 def test_search_that_is_stopped_continues_and_writes_a_recipe_that_trains(space: Path, tmp_path: Path) -> None:
     state, log = tmp_path / "state", tmp_path / "log"
     with running(command(space, state), environment(), log) as process:
-        wait_until(lambda: "run 4 of 8" in log.read_text(), "the fourth trial")
+        wait_until(lambda: "mine-3, epoch 1/" in log.read_text(), "the fourth trial")
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130, log.read_text()
     with running(command(space, state), environment(), log) as process:
         assert process.wait(300) == 0, log.read_text()
     best = re.search(r"Best of 8 trials: ([\d.]+) % of the validation pictures", log.read_text())
     assert best
+    assert "resumes from its checkpoint" in log.read_text()
     client, trials = trials_of(state)
+    assert len(trials) == TRIALS
     assert {run.info.status for run in trials} == {"FINISHED"}
+    (whole,) = {run.data.tags[MLFLOW_PARENT_RUN_ID] for run in trials}
+    assert client.get_run(whole).info.status == "FINISHED"
     accuracies = [run.data.metrics.get("final_validation_accuracy", 0.0) for run in trials]
     assert f"{100 * max(accuracies):.2f}" == best[1]
     for run in trials:
@@ -93,8 +98,21 @@ def test_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Trial \d+ failed: ", done.stderr)
+    assert "The trial failed: The loss is no longer finite" in done.stderr
     assert "Best of 8 trials" in done.stderr
+    assert "with learning_rate 0.001" in done.stderr
+
+
+def test_space_of_which_every_trial_diverges_is_one_sentence(tmp_path: Path) -> None:
+    space = tmp_path / "mine.toml"
+    space.write_text('recipe = "dense"\n[fields]\nlearning_rate = [1e29, 1e30]\n')
+    done = subprocess.run(
+        command(space, tmp_path / "state"), cwd=ROOT, env=os.environ | environment(), check=False,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "No trial was trained to its end (The loss is no longer finite" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_search_without_optuna_is_one_sentence(space: Path, tmp_path: Path) -> None:
