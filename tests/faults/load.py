@@ -30,6 +30,7 @@ class Request:
         status: of the answer, None without one.
         right: whether the answer has the digits that the model reads.
         version: the model that answered.
+        problem: with the connection, empty if there was none.
     """
 
     port: int
@@ -38,6 +39,7 @@ class Request:
     status: int | None = None
     right: bool = False
     version: str = ""
+    problem: str = ""
 
 
 class Load:
@@ -116,8 +118,8 @@ class Load:
             )
             answer = connection.getresponse()
             content = answer.read()
-        except (OSError, http.client.HTTPException):
-            return Request(port, began, time.monotonic())
+        except (OSError, http.client.HTTPException) as error:
+            return Request(port, began, time.monotonic(), problem=repr(error))
         right = False
         if answer.status == 200:
             right = [one["digit"] for one in json.loads(content)] == self._digits[first : first + self._size]
