@@ -17,6 +17,8 @@ INSTALLED := $(VENV)/.installed
 	bench-soak pictures format lock up down clean
 .DEFAULT_GOAL := help
 
+# SCALE=quick leaves out what takes minutes.
+QUICK := $(if $(filter quick,$(SCALE)), and not long)
 # A process per core, up to four; the tests of a module run in order in one of them.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
@@ -57,13 +59,14 @@ unit: $(INSTALLED) ## the tests alone; PYTEST_ARGS="-k gate" narrows them
 	$(BIN)/python -m pytest $(PARALLEL) -m "not stack and not browser and not faults and not scale" $(PYTEST_ARGS)
 
 test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down (MNIST_DIR must be set); the pages in chromium
-	$(BIN)/python -m pytest -m "stack or browser" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "(stack or browser) and not scale" --timeout 2700 tests/browser tests/stack $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) ## cause faults on real processes, for minutes: servers killed and paused, commands killed and stopped
 	$(BIN)/python -m pytest $(PARALLEL) -m faults tests/faults $(PYTEST_ARGS)
 
-test-scale: $(INSTALLED) ## clusters: Ray on two machines, PostgreSQL with S3, and the manifests of Kubernetes (needs kubectl)
-	$(BIN)/python -m pytest $(PARALLEL) -m scale tests/deploy tests/scale $(PYTEST_ARGS)
+test-scale: $(INSTALLED) ## Ray, PostgreSQL and S3, replicas, Kubernetes, for minutes (needs kubectl, PostgreSQL, Docker); SCALE=quick runs a part
+	$(BIN)/python -m pytest $(PARALLEL) -m "scale and not stack$(QUICK)" tests/deploy tests/scale $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "scale and stack$(QUICK)" --timeout 2700 tests/stack $(PYTEST_ARGS)
 
 docs: $(INSTALLED) ## build the documentation site into build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site

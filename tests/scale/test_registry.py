@@ -37,6 +37,7 @@ def team(postgres: Postgres, bucket: str, environment: dict[str, str], tmp_path:
         yield url
 
 
+@pytest.mark.long
 def test_training_registers_and_exports_through_the_server_without_keys_of_the_store(team: str, tmp_path: Path) -> None:
     client = {"MLFLOW_TRACKING_URI": team, "PIPELINE_STATE_DIR": str(tmp_path / "state"), **THROUGH_THE_SERVER}
     trained = pipeline(*TRAIN, **client)

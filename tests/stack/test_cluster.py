@@ -11,7 +11,7 @@ from tests.comparison import assert_all_runs_are_whole
 
 from .compose import BUILD_SECONDS, ROOT, TRAIN_SECONDS, Stack, docker, wait_for
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.scale, pytest.mark.long]
 
 COMPARE = ("exec", "-T", "head", "python", "-m", "pipeline", "compare", "--recipes", "chapter", "--seeds", "4")
 EPOCHS = 5

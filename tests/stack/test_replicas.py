@@ -12,7 +12,7 @@ from tests.faults.load import Load
 
 from .compose import BUILD_SECONDS, TRAIN_SECONDS, Stack, docker, wait_for
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.scale]
 
 Digits = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 MOST_IMAGES = 80  # of 784 bytes: 63 kB in one request
@@ -98,6 +98,7 @@ def test_replica_that_is_stopped_costs_no_request(replicas: Replicas, load: Load
     replicas.scale(3)
 
 
+@pytest.mark.long
 def test_more_and_fewer_replicas_cost_no_request(replicas: Replicas, load: Load) -> None:
     for number in (2, 4, 2):
         replicas.scale(number)
