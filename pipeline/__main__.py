@@ -28,6 +28,7 @@ from pipeline.settings import (
 )
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+REPEAT_SECONDS = 0.1
 INTERRUPTION = {  # by whether the command starts over
     False: "Progress is saved; run the same command to resume.",
     True: "The same command starts over; what was finished before it remains.",
@@ -99,8 +100,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def repeat_ignored_interrupts() -> None:
+    """Repeat an interrupt that came in a destructor or a callback of a weak reference, where Python ignores exceptions.
+
+    Without it, a signal to stop that comes at such a moment is lost, as happened during an export.
+    """
+
+    def hook(ignored: "sys.UnraisableHookArgs") -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            # Later, and not from here: what a hook raises is ignored as well.
+            threading.Timer(REPEAT_SECONDS, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        else:
+            sys.__unraisablehook__(ignored)
+
+    if sys.platform != "win32":  # there, SIGTERM ends a process without an exception
+        sys.unraisablehook = hook
+
+
 def console() -> int:
     """Run the command that this process was started with: the entry point of the script `digits`."""
+    repeat_ignored_interrupts()
     code = main(sys.argv[1:])
     if any(thread.name == DELIVERY for thread in threading.enumerate()):  # a request hangs, and its library may wait
         logging.shutdown()

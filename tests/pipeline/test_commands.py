@@ -136,6 +136,32 @@ def test_a_command_that_does_not_train_can_be_stopped_as_well(tmp_path: Path, st
         assert process.wait(30) == 130
 
 
+STOPPED_IN_A_DESTRUCTOR = """
+import signal, time
+from pipeline.__main__ import repeat_ignored_interrupts
+
+class Stopped:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+repeat_ignored_interrupts()
+stopped = Stopped()
+try:
+    del stopped
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise SystemExit(130)
+"""
+
+
+def test_stop_signal_in_a_destructor_is_not_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_IN_A_DESTRUCTOR], check=False, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_docker_stop_ends_a_run_in_order(tmp_path: Path, state: Path) -> None:
     log = tmp_path / "log"
     command = [
