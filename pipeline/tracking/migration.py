@@ -252,10 +252,11 @@ def _addresses(source: Connection, near: Path) -> tuple[dict[str, str], dict[Pat
     for number, name, location, runs in experiments:
         parts = urlsplit(location)
         if parts.scheme in ("", "file"):
-            folder, path = Path(url2pathname(parts.path)), str(number)
+            folder, path = Path(url2pathname(parts.path)).resolve(), str(number)
             addresses[location] = f"{SERVER}/{number}"
         elif f"{parts.scheme}:" == SERVER and not parts.netloc:
-            folder, path = near, ""
+            path = parts.path.strip("/")
+            folder = near.resolve() / path
         else:
             log.warning("The artifacts of the experiment %s stay where they are, at %s.", name, location)
             continue

@@ -145,6 +145,20 @@ def test_artifacts_of_a_server_keep_their_addresses(migrate: Migrate, source: Pa
     assert contents(target.parent / "artifacts") == contents(source.parent / "artifacts")
 
 
+def test_artifacts_of_a_machine_and_of_a_server_are_kept_apart(migrate: Migrate, source: Path, target: Path) -> None:
+    artifacts = source.parent / "artifacts"
+    before = contents(artifacts)
+    other = MlflowClient(f"sqlite:///{source}").create_experiment("of a server", "mlflow-artifacts:/7")
+    change(source, f"UPDATE experiments SET artifact_location = 'mlflow-artifacts:/7' WHERE experiment_id = {other}")
+    (artifacts / "7").mkdir()
+    (artifacts / "7" / "theirs.txt").write_text("of a server")
+    done = migrate(source, f"sqlite:///{target}", str(target.parent / "artifacts"))
+    assert done.returncode == 0, done.log
+    copied = contents(target.parent / "artifacts")
+    assert copied["7/theirs.txt"] == b"of a server"
+    assert {f"1/{path}" for path in before} <= copied.keys()
+
+
 def test_moved_store_is_found(migrate: Migrate, source: Path, target: Path, tmp_path: Path) -> None:
     moved = source.parent.rename(tmp_path / "moved")
     done = migrate(moved / "mlflow.db", f"sqlite:///{target}", str(target.parent / "artifacts"))
