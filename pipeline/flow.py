@@ -104,7 +104,7 @@ def measure(run: Run, settings: RunSettings, delivery: Delivery, progress: RunPr
 
 
 def try_out(
-    run: Run, settings: RunSettings, delivery: Delivery, watcher: Callback, progress: RunProgress
+    run: Run, settings: RunSettings, delivery: Delivery, watcher: Callback, progress: RunProgress | None = None
 ) -> float | None:
     """Train in an MLflow run, without the test split and a report.
 
@@ -136,10 +136,15 @@ def try_out(
     return accuracy
 
 
+def checkpoint_of(run: Run, state_dir: Path) -> Path:
+    """The file of a run's checkpoint."""
+    return state_dir / "checkpoints" / f"{run.recipe.name}-{run.fingerprint[:12]}.pt"
+
+
 @contextmanager
 def _tracked(run: Run, settings: RunSettings, delivery: Delivery) -> Iterator[tuple[ActiveRun, Checkpoint]]:
     """An MLflow run, new or resumed, and its checkpoint."""
-    file = settings.state_dir / "checkpoints" / f"{run.recipe.name}-{run.fingerprint[:12]}.pt"
+    file = checkpoint_of(run, settings.state_dir)
     # A worker of a cluster that was given up may still run: two must never continue one run.
     with turn(file.parent, file.stem):
         if settings.fresh:

@@ -226,7 +226,7 @@ def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         *tables, field_name = name.split(".")
         table = content
         for each in tables:
-            table = table.get(each, {})
+            table = table.setdefault(each, {})  # a misspelt one is found by the check below
             if not isinstance(table, dict):
                 raise RecipeError(f"{each} has no fields")
         table[field_name] = value

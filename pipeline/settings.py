@@ -185,7 +185,19 @@ class TrainSettings(RunSettings, GateSettings):
     )
 
 
-class CompareSettings(RunSettings):
+class ClusterSettings(RunSettings):
+    """The place that carries out the runs of a comparison or a search."""
+
+    cluster: str | None = Field(
+        None,
+        description="Ray cluster that carries out the runs at once: `local` for the cores and GPUs of this machine, or "
+        "its address: `host:6379`, or `auto` on one of its machines. Empty: one run after another.",
+    )
+    cpus_per_run: float = Field(1.0, ge=0, description="CPUs of the cluster for each run.")
+    gpus_per_run: float = Field(0.0, ge=0, description="GPUs of the cluster for each run.")
+
+
+class CompareSettings(ClusterSettings):
     """Recipes and seeds to compare."""
 
     recipes: CliVariadicArg[Annotated[tuple[RecipeName, ...], NoDecode]] = Field(
@@ -195,13 +207,6 @@ class CompareSettings(RunSettings):
         description="Recipes and TOML files to compare, separated by commas (as a flag, by spaces).",
     )
     seeds: int = Field(3, ge=1, lt=2**32, description="Number of seeds per recipe (1…N).")
-    cluster: str | None = Field(
-        None,
-        description="Ray cluster that carries out the runs at once: `local` for the cores and GPUs of this machine, or "
-        "its address, such as `host:6379`, `ray://host:10001` or `auto`. Empty: one run after another.",
-    )
-    cpus_per_run: float = Field(1.0, ge=0, description="CPUs of the cluster for each run.")
-    gpus_per_run: float = Field(0.0, ge=0, description="GPUs of the cluster for each run.")
 
     @field_validator("recipes", mode="before")
     @classmethod
@@ -218,7 +223,7 @@ class CompareSettings(RunSettings):
         return names
 
 
-class SearchSettings(RunSettings):
+class SearchSettings(ClusterSettings):
     """A space of recipes to search."""
 
     space: CliPositionalArg[Path] = Field(description="TOML file with ranges of a recipe's fields.")

@@ -7,11 +7,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from pipeline import PipelineError, flow
-from pipeline.experiments import chart, extras, table
+from pipeline.experiments import chart, table
+from pipeline.experiments.extras import load_cluster
 from pipeline.experiments.table import Row
 from pipeline.progress import RunProgress
 from pipeline.settings import CompareSettings
@@ -45,7 +45,7 @@ def compare(planned: Sequence[Run], settings: CompareSettings, delivery: Deliver
         KeyboardInterrupt: a signal asked to stop; the state of the current run is saved.
     """
     if settings.cluster:
-        _cluster()  # before anything is reported
+        load_cluster()  # before anything is reported
     dataset, device = planned[0].dataset, planned[0].device
     recipes = list(dict.fromkeys(run.recipe.name for run in planned))
     mark = _fingerprint(planned)
@@ -66,7 +66,7 @@ def compare(planned: Sequence[Run], settings: CompareSettings, delivery: Deliver
             table.summarise(name, [finished[run.fingerprint].metrics for run in planned if run.recipe.name == name])
             for name in recipes
         ]
-        caption = _caption(len(planned) // len(recipes), planned[0])
+        caption = _caption(len(planned) // len(recipes), planned[0], settings)
         comparison = table.to_markdown(rows, caption)
         origin = {f"{run.recipe.name}, seed {run.seed}": finished[run.fingerprint].id for run in planned}
         active.log_files(
@@ -118,8 +118,10 @@ def _train_missing(
     with RunProgress(len(missing) + len(finished), len(finished)) as progress:
         if settings.cluster:
             delivery.wait()  # for the comparison's run, whose parts the workers' runs are
-            for run, recorded in _cluster().measure(list(reversed(missing.values())), settings, comparison):
-                finished[run.fingerprint] = recorded
+            jobs = [(run, flow.measure) for run in reversed(missing.values())]
+            for run, recorded in load_cluster().carry_out(jobs, planned[0].dataset, settings, comparison):
+                # The worker knew the run by its key alone.
+                finished[run.fingerprint] = runs.find_by_key(recorded.id) or recorded
                 progress.done(_title(run))
             return
         for run in reversed(missing.values()):
@@ -130,18 +132,16 @@ def _train_missing(
                 raise ComparisonError(f"{_title(run)}: {error}") from error
 
 
-def _cluster() -> ModuleType:
-    """The module of clusters: it imports Ray, which takes seconds."""
-    return extras.load("cluster", "cluster", "PIPELINE_CLUSTER")
-
-
 def _title(run: Run) -> str:
     return f"{run.recipe.name}, seed {run.seed}"
 
 
-def _caption(seeds: int, run: Run) -> str:
+def _caption(seeds: int, run: Run, settings: CompareSettings) -> str:
     over = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
     data = run.dataset.task.dataset
     if run.dataset.is_part:
         data = f"the bundled {run.dataset.subset} of {data}: expect lower accuracy"
-    return f"{over}; {describe_device(run.device)}; trained on {data}."
+    device = describe_device(run.device)
+    if settings.cluster:
+        device = f"{run.device.type} of a cluster, {settings.cpus_per_run:g} CPUs for each run"
+    return f"{over}; {device}; trained on {data}."

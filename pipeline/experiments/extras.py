@@ -28,3 +28,12 @@ def load(module: str, extra: str, purpose: str) -> ModuleType:
             f"{purpose} needs the package {error.name}, which is not installed: run `python -m pip install --no-deps "
             f"-r requirements/{extra}.txt`."
         ) from None
+
+
+def load_cluster() -> ModuleType:
+    """The module of clusters: it imports Ray, which takes seconds.
+
+    Raises:
+        MissingError: Ray is not installed.
+    """
+    return load("cluster", "cluster", "PIPELINE_CLUSTER")

@@ -8,8 +8,9 @@ share the table of schema versions with MLflow.
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import optuna
 import tomli_w
@@ -21,15 +22,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline import PipelineError, flow
 from pipeline.data.dataset import DataSet
+from pipeline.experiments.extras import load_cluster
 from pipeline.experiments.space import Range, Space, to_toml
 from pipeline.progress import RunProgress
-from pipeline.recipes import Recipe
-from pipeline.settings import SearchSettings
+from pipeline.recipes import Recipe, RecipeError
+from pipeline.settings import ClusterSettings, SearchSettings
 from pipeline.tracking import runs
+from pipeline.tracking.connection import one_line
 from pipeline.tracking.delivery import Delivery
 from pipeline.tracking.operations import KEY
 from pipeline.tracking.runs import ActiveRun
 from pipeline.training.callback import Callback, CutShortError, Epoch
+from pipeline.training.loop import TrainingError
 from pipeline.training.run import Run, provenance
 
 log = logging.getLogger(__name__)
@@ -60,6 +64,30 @@ class _Reporter(Callback):
             raise CutShortError
 
 
+@dataclass(frozen=True)
+class _Work:
+    """The work on the run of a trial, in this process or in one of a cluster."""
+
+    journal: Path
+    study: str
+    id: int
+    number: int
+    title: str
+
+    def __call__(
+        self, run: Run, settings: ClusterSettings, delivery: Delivery, progress: RunProgress | None = None
+    ) -> tuple[int, float | None]:
+        """Return the trial's number and its accuracy; None if it was cut short or failed."""
+        trial = optuna.Trial(_open(self.journal, self.study), self.id)
+        try:
+            return self.number, flow.try_out(run, settings, delivery, _Reporter(trial), progress)
+        except (TrainingError, torch.OutOfMemoryError) as error:
+            # It diverges, for example. Optuna learns from trials that were cut short, but not from failed ones.
+            log.warning("The trial failed: %s", one_line(error))
+            trial.set_user_attr(PROBLEM, one_line(error))
+            return self.number, None
+
+
 def search(
     space: Space, settings: SearchSettings, dataset: DataSet, device: torch.device, delivery: Delivery
 ) -> Recipe:
@@ -69,29 +97,42 @@ def search(
         SearchError: no trial could be trained to its end.
         KeyboardInterrupt: a signal asked to stop; the same command continues.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    mark = hashlib.sha256(json.dumps([asdict(space), dataset.digest, settings.seed]).encode()).hexdigest()
-    folder = settings.state_dir / "searches"
+    if settings.cluster:
+        load_cluster()  # before anything is reported
+    space = space.on(dataset)
+    # Other code, data or another device make another search.
+    mark = Run(space.base, settings.seed, dataset, device).fingerprint
+    mark = hashlib.sha256(json.dumps([asdict(space), mark]).encode()).hexdigest()
+    folder = settings.state_dir.resolve() / "searches"
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / f"{space.name}-{mark[:12]}.log"
     if settings.fresh:
         journal.unlink(missing_ok=True)
-    study = optuna.create_study(
-        study_name=space.name,
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        load_if_exists=True,
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM_TRIALS),
-    )
+    study = _open(journal, space.name)
     # The same seed would choose the same first recipes again after an interruption.
-    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.trials), n_startup_trials=RANDOM_TRIALS)
+    study.sampler = optuna.samplers.TPESampler(
+        seed=settings.seed + len(study.trials),
+        n_startup_trials=RANDOM_TRIALS,
+        constant_liar=settings.cluster is not None,  # no recipe like those that are being tried
+    )
     known = None if settings.fresh else runs.find_newest(mark)
     tags = provenance(mark, dataset, device)
     with runs.start(delivery, f"search {space.name}", tags, known.tags.get(KEY) if known else None) as active:
         if not active.resumed:
             active.log_parameters(settings.model_dump(mode="json", exclude={"trials"}))
             active.log_dataset(dataset)
-        _try_all(study, space, settings, dataset, device, delivery)
+        done = min(len(study.get_trials(states=DONE)), settings.trials)
+        jobs = _jobs(study, space, journal, settings, dataset, device)
+        with RunProgress(settings.trials, done) as progress:
+            if settings.cluster:
+                delivery.wait()  # for the search's run, whose parts the workers' runs are
+                results = load_cluster().carry_out(jobs, dataset, settings, active.key)
+            else:
+                results = _one_after_another(jobs, settings, delivery, progress)
+            for run, (number, accuracy) in results:
+                study.tell(number, accuracy, TrialState.PRUNED if accuracy is None else TrialState.COMPLETE)
+                if settings.cluster:
+                    progress.done(run.recipe.name)
         best = _report(study, space, active)
     target = settings.to or folder / f"{space.name}.toml"
     target.write_text(tomli_w.dumps(to_toml(best)))
@@ -99,33 +140,56 @@ def search(
     return best
 
 
-def _try_all(
+def _open(journal: Path, name: str) -> optuna.Study:
+    """The study in a journal, new or known."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(
+            study_name=name,
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            load_if_exists=True,
+            direction="maximize",
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=RANDOM_TRIALS),
+        )
+    except (OSError, ValueError) as error:  # a line was cut off by a full disk, for example
+        raise SearchError(f"{journal} cannot be read ({one_line(error)}): repeat the search with --fresh.") from error
+
+
+def _jobs(
     study: optuna.Study,
     space: Space,
+    journal: Path,
     settings: SearchSettings,
     dataset: DataSet,
     device: torch.device,
-    delivery: Delivery,
-) -> None:
+) -> Iterator[tuple[Run, _Work]]:
+    """The runs of the trials that are left; each recipe is chosen when its run can begin."""
     for cut_off in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(cut_off.number, state=TrialState.FAIL)
         # The same recipe, which resumes from its checkpoint.
         study.enqueue_trial(cut_off.params, {NUMBER: _number(cut_off)})
     distributions = {name: _distribution(of) for name, of in space.fields.items()}
-    done = len(study.get_trials(states=DONE))
-    with RunProgress(settings.trials, min(done, settings.trials)) as progress:
-        for _ in range(done, settings.trials):
-            trial = study.ask(distributions)
-            run = Run(space.recipe(trial.params, _number(trial)), settings.seed, dataset, device)
-            progress.begin(", ".join(f"{name} {value}" for name, value in _values(space, trial.params).items()))
-            try:
-                accuracy = flow.try_out(run, settings, delivery, _Reporter(trial), progress)
-            except PipelineError as error:
-                # It diverges, for example. Optuna learns from trials that were cut short, but not from failed ones.
-                log.warning("The trial failed: %s", error)
-                trial.set_user_attr(PROBLEM, str(error))
-                accuracy = None
-            study.tell(trial, accuracy, TrialState.PRUNED if accuracy is None else TrialState.COMPLETE)
+    for _ in range(len(study.get_trials(states=DONE)), settings.trials):
+        trial = study.ask(distributions)
+        try:
+            recipe = space.recipe(trial.params, _number(trial))
+        except RecipeError as error:  # a value between those that are allowed
+            log.warning("Trial %d has no recipe: %s", trial.number, error)
+            trial.set_user_attr(PROBLEM, str(error))
+            study.tell(trial, state=TrialState.PRUNED)
+            continue
+        run = Run(recipe, settings.seed, dataset, device)
+        title = ", ".join(f"{name} {value}" for name, value in _values(space, trial.params).items())
+        yield run, _Work(journal, study.study_name, trial._trial_id, trial.number, title)
+
+
+def _one_after_another(
+    jobs: Iterable[tuple[Run, _Work]], settings: SearchSettings, delivery: Delivery, progress: RunProgress
+) -> Iterator[tuple[Run, tuple[int, float | None]]]:
+    for run, work in jobs:
+        progress.begin(work.title)
+        yield run, work(run, settings, delivery, progress)
 
 
 def _number(trial: optuna.Trial | FrozenTrial) -> int:

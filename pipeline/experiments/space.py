@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pipeline.recipes import Recipe, RecipeError, changed, find
+from pipeline.data.dataset import DataSet
+from pipeline.recipes import RECIPES, Recipe, RecipeError, changed, find
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -56,6 +57,12 @@ class Space:
     base: Recipe
     fields: Mapping[str, Range | tuple[Any, ...]]
 
+    def on(self, dataset: DataSet) -> "Space":
+        """The space with the habits of a data set in its base: a trial's own values prevail over them."""
+        epochs = None if "epochs" in self.fields and "epochs_on_tenth" not in self.fields else self.base.epochs_on_tenth
+        base = replace(self.base.adapted(dataset.habits), adapts=False, epochs_on_tenth=epochs)
+        return replace(self, base=base)
+
     def recipe(self, chosen: Mapping[str, int | float], number: int) -> Recipe:
         """The recipe of a trial.
 
@@ -75,8 +82,8 @@ def read_space(file: Path) -> Space:
     """Read a space, and check that the ends of each range are allowed in their field.
 
     Raises:
-        SpaceError: the file cannot be read, or holds no space.
-        RecipeError: a field is none of a recipe's, or does not take these values.
+        SpaceError: the file cannot be read, or holds no space; or a field is none of a recipe's, or does not take these
+            values.
     """
     try:
         content = tomllib.loads(file.read_text())
@@ -84,7 +91,18 @@ def read_space(file: Path) -> Space:
         raise SpaceError(f"{file} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpaceError(f"{file} is not TOML: {error}") from None
-    base = find(str(content.pop("recipe", "default")))
+    called = str(content.pop("recipe", "default"))
+    try:
+        base = find(called)
+        replace(base, name=f"{file.stem}-{10**6}")  # a name that a trial may have
+    except RecipeError as error:
+        raise SpaceError(f"{file}: recipe {called}: {error}") from None
+    except ValidationError:
+        raise SpaceError(
+            f"{file}: the name of the file names the recipes: use at most 40 letters, digits and . _ -"
+        ) from None
+    if file.stem in RECIPES:
+        raise SpaceError(f"{file}: {file.stem} is a built-in recipe; give the file another name")
     try:
         fields = FIELDS.validate_python(content.pop("fields", {}))
     except ValidationError as error:
@@ -99,7 +117,10 @@ def read_space(file: Path) -> Space:
         raise SpaceError(f"{file}: the table [fields] is empty; give at least one field a range or a list")
     for name, of in fields.items():
         for value in (of.low, of.high) if isinstance(of, Range) else of:
-            changed(base, {name: value})
+            try:
+                changed(base, {name: value})
+            except RecipeError as error:
+                raise SpaceError(f"{file}: {error}") from None
     return Space(file.stem, base, fields)
 
 

@@ -20,6 +20,8 @@ from pipeline.tracking.registry import RegistryError, Version
 
 log = logging.getLogger(__name__)
 
+EMBEDDED = "the state folder"  # the address of the store in it
+
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between two attempts; the last one repeats
 LAST_WORDS = 4.0  # seconds in which an interrupted command still delivers: `docker stop` kills after ten
 
@@ -197,7 +199,7 @@ def deliver_left(state_dir: Path, patience: float) -> int:
 def address_of(state_dir: Path) -> str:
     """The store in use, without a password."""
     uri: str = mlflow.get_tracking_uri()
-    return "the state folder" if uri == f"sqlite:///{state_dir / 'mlflow.db'}" else redacted(uri)
+    return EMBEDDED if uri == f"sqlite:///{state_dir / 'mlflow.db'}" else redacted(uri)
 
 
 def end_runs(delivery: Delivery) -> None:

@@ -190,7 +190,7 @@ def start(delivery: Delivery, name: str, tags: dict[str, str], interrupted: str 
         tags: of the run.
         interrupted: the key of an interrupted run, which is resumed if MLflow still has it.
     """
-    known = _find_by_key(interrupted) if interrupted else None
+    known = find_by_key(interrupted) if interrupted else None
     key, parent = interrupted or uuid.uuid4().hex, _surrounding.get()
     console = delivery.journal.folder / f"{key}.log"
     if known and any(file.path == CONSOLE for file in mlflow.MlflowClient().list_artifacts(known.id)):
@@ -266,6 +266,7 @@ def _recorded(run: MlflowRun) -> RecordedRun:
     return RecordedRun(info.run_id, info.run_name, info.status, data.params, data.metrics, data.tags)
 
 
-def _find_by_key(key: str) -> RecordedRun | None:
+def find_by_key(key: str) -> RecordedRun | None:
+    """The run with a key that the pipeline gave it, if MLflow has it."""
     runs = _search(f"tags.{KEY} = '{key}'", 1)
     return runs[0] if runs else None

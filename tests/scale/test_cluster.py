@@ -1,6 +1,8 @@
 """Comparisons on a real Ray: one machine, two machines of which one dies, and clusters that cannot be used."""
 
+import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -94,6 +96,23 @@ def test_this_machine_is_a_cluster_too(environment: dict[str, str], tmp_path: Pa
     with running(compare(tmp_path / "state", recipe, "local"), environment, tmp_path / "log") as process:
         assert process.wait(400) == 0, (tmp_path / "log").read_text()
     assert_all_are_whole(tmp_path / "state", 2)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'state' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment
+    found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    listed = json.loads(Path(client.download_artifacts(found["comparison"].info.run_id, "runs.json")).read_text())
+    assert {listed[f"short, seed {seed}"] for seed in range(1, 5)} == {
+        found[f"short-{seed} (tenth)"].info.run_id for seed in range(1, 5)
+    }
+
+
+def test_run_that_fails_on_a_cluster_is_one_sentence(environment: dict[str, str], tmp_path: Path) -> None:
+    recipe, log = tmp_path / "diverges.toml", tmp_path / "log"
+    recipe.write_text('learning_rate = 1e30\n[network]\nname = "DenseNet"\n')
+    with running(compare(tmp_path / "state", recipe, "local"), environment, log) as process:
+        assert process.wait(200) == 1, log.read_text()
+    assert re.search(r"diverges, seed \d: The loss is no longer finite at step", log.read_text().splitlines()[-1])
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize(

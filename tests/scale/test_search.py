@@ -33,8 +33,9 @@ def command(space: Path, state: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "pipeline", "search", *given, *more]
 
 
-def environment() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join([str(installed("search")), str(ROOT)])}
+def environment(*more: str) -> dict[str, str]:
+    """The variables of a process that has Optuna, and the packages of these extras."""
+    return {"PYTHONPATH": os.pathsep.join([*(str(installed(name)) for name in ("search", *more)), str(ROOT)])}
 
 
 def trials_of(state: Path) -> tuple[MlflowClient, list[Run]]:
@@ -88,6 +89,27 @@ def test_search_that_is_stopped_continues_and_writes_a_recipe_that_trains(space:
     )  # fmt: skip
     assert len(trials_of(state)[1]) == len(trials)  # nothing was left to do
     assert best[0] in again.stderr
+
+
+@pytest.mark.long
+def test_trials_on_ray_are_reported_and_cut_short_as_without_it(space: Path, tmp_path: Path) -> None:
+    state, log = tmp_path / "state", tmp_path / "log"
+    with running(command(space, state, "--cluster", "local"), environment("cluster"), log) as process:
+        assert process.wait(400) == 0, log.read_text()
+    assert "run 8 of 8 is finished" in log.read_text()
+    best = re.search(r"Best of 8 trials: ([\d.]+) % of the validation pictures", log.read_text())
+    assert best
+    client, trials = trials_of(state)
+    assert len(trials) == TRIALS
+    assert {run.info.status for run in trials} == {"FINISHED"}
+    accuracies = [run.data.metrics.get("final_validation_accuracy", 0.0) for run in trials]
+    assert f"{100 * max(accuracies):.2f}" == best[1]
+    for run in trials:
+        steps = Counter(metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss"))
+        assert set(steps.values()) == {1}
+    assert not (state / "outbox").exists()
+    assert not list((state / "checkpoints").glob("*"))
+    assert "Traceback" not in log.read_text()
 
 
 def test_trial_that_diverges_fails_alone(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """Spaces of recipes: what a file may hold, and which recipes come of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from pipeline.data.dataset import DataSet
 from pipeline.experiments.space import Range, SpaceError, read_space, to_toml
-from pipeline.recipes import RECIPES, Augmentation, RecipeError
+from pipeline.recipes import RECIPES, Augmentation, Habits, RecipeError
+from pipeline.training.run import Run
 
 
 def written(folder: Path, text: str) -> Path:
@@ -62,6 +66,7 @@ def test_file_that_is_no_space_is_one_sentence(text: str, told: str, tmp_path: P
     [
         ("learning_rat", "[1.0, 2.0]", "no field learning_rat (did you mean learning_rate?)"),
         ("augmentation.bend", "[1.0, 2.0]", "no field augmentation.bend"),
+        ("augmentaton.rotation", "[1.0, 2.0]", "no field augmentaton (did you mean augmentation?)"),
         ("epochs.first", "[1, 2]", "epochs has no fields"),
         ("epochs", "{ low = 0, high = 5 }", "epochs: input should be greater than or equal to 1"),
         ("epochs", "{ low = 1.5, high = 5.0 }", "epochs: input should be a valid integer"),
@@ -73,6 +78,39 @@ def test_field_that_does_not_take_the_ends_of_its_range_is_named(
     with pytest.raises(RecipeError) as raised:
         read_space(written(tmp_path, f'[fields]\n"{field}" = {values}'))
     assert told in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("my space.toml", "use at most 40 letters, digits and . _ -"),
+        (f"{'long' * 12}.toml", "use at most 40 letters, digits and . _ -"),
+        ("best.toml", "best is a built-in recipe; give the file another name"),
+    ],
+)
+def test_name_that_no_recipe_can_have_is_refused(name: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("fields.epochs = [1, 2]")
+    with pytest.raises(SpaceError) as raised:
+        read_space(path)
+    assert told in str(raised.value)
+
+
+def test_base_that_is_no_recipe_is_named_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match=r"mine\.toml: recipe bset: there is no such recipe"):
+        read_space(written(tmp_path, 'recipe = "bset"\n[fields]\nepochs = [1, 2]'))
+
+
+def test_values_of_a_trial_prevail_over_the_habits_of_the_data(tenth: DataSet, tmp_path: Path) -> None:
+    data = replace(tenth, habits=Habits(least_epochs=24, augmentation=Augmentation(flip=True)))
+    space = read_space(written(tmp_path, 'recipe = "default"\n[fields]\nepochs = [2, 3]')).on(data)
+    run = Run(space.recipe({"epochs": 0}, 1), 1, data, torch.device("cpu"))
+    assert run.epochs == 2
+    assert run.recipe.augmentation == Augmentation(flip=True)  # no field of the space: as the data set has it
+    space = read_space(written(tmp_path, '[fields]\n"augmentation.rotation" = [3.0, 4.0]')).on(data)
+    run = Run(space.recipe({"augmentation.rotation": 1}, 1), 1, data, torch.device("cpu"))
+    assert run.recipe.augmentation == Augmentation(flip=True, rotation=4.0)
+    assert run.epochs == RECIPES["default"].epochs_on_tenth
 
 
 def test_space_that_is_not_there_is_named(tmp_path: Path) -> None:
