@@ -64,7 +64,7 @@ test-stack: $(INSTALLED) ## containers: build, train, serve, compare, take down 
 test-faults: $(INSTALLED) ## cause faults on real processes, for minutes: servers killed and paused, commands killed and stopped
 	$(BIN)/python -m pytest $(PARALLEL) -m faults tests/faults $(PYTEST_ARGS)
 
-test-scale: $(INSTALLED) ## Ray, PostgreSQL and S3, replicas, Kubernetes, for minutes (needs kubectl, PostgreSQL, Docker); SCALE=quick runs a part
+test-scale: $(INSTALLED) ## Ray, PostgreSQL and S3, replicas, Kubernetes, for minutes (needs kubectl, PostgreSQL, Docker, MNIST_DIR); SCALE=quick runs a part
 	$(BIN)/python -m pytest $(PARALLEL) -m "scale and not stack$(QUICK)" tests/deploy tests/scale $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m "scale and stack$(QUICK)" --timeout 2700 tests/stack $(PYTEST_ARGS)
 
