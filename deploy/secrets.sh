@@ -36,7 +36,7 @@ password | new mlflow.key
 password | new tokens
 
 password | new postgres.password
-# libpq's service file, for MLflow and `migrate`. A password in it is as it is, with any sign.
+# libpq's service file, for MLflow and `migrate`. A password in it may have any character, and none is escaped.
 printf '[digits]\nhost=postgres\ndbname=mlflow\nuser=mlflow\npassword=%s\n' "$(cat postgres.password)" | new postgres.conf
 
 if [ ! -e proxy.pem ]; then

@@ -85,7 +85,7 @@ def carry_out(
 
 def _require_answer(address: str) -> None:
     """Refuse an address without an answer: Ray would try for five minutes, and log each attempt."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
+    parts = urlsplit(f"//{address}")
     if parts.hostname and parts.port:
         socket.create_connection((parts.hostname, parts.port), ANSWERS_WITHIN).close()
 

@@ -2,11 +2,13 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from .servers import Postgres, packages_and_keys, place_for_postgres, postgres_server, s3_server
+from .store import FEWER, registry_of
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +37,15 @@ def bucket(s3: str) -> str:
 def environment(s3: str) -> dict[str, str]:
     """The variables of a process that uses the team's packages and its S3 server."""
     return packages_and_keys(s3)
+
+
+@pytest.fixture(scope="session")
+def fewer(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A registry with 100 runs and 500 artifacts."""
+    return registry_of(tmp_path_factory.mktemp("fewer") / "registry", empty_store, FEWER, 5)
+
+
+@pytest.fixture
+def small(tmp_path: Path, empty_store: Path) -> Path:
+    """A registry with two runs and two versions."""
+    return registry_of(tmp_path / "small", empty_store, 2, 2)

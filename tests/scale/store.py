@@ -1,5 +1,6 @@
 """A registry as one machine fills it: an SQLite file with runs, versions and artifacts, made by MLflow's own client."""
 
+import shutil
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -8,6 +9,15 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 MODEL = "digits"
 EPOCHS = 5
 FILES = 5  # of each run
+FEWER = 100  # runs of the registry `fewer`
+
+
+def registry_of(folder: Path, empty_store: Path, runs: int, versions: int) -> Path:
+    """Make a registry in a new folder, and return its database."""
+    folder.mkdir()
+    database = Path(shutil.copy(empty_store, folder / "mlflow.db"))
+    fill(database, runs, versions)
+    return database
 
 
 def fill(database: Path, runs: int, versions: int) -> None:

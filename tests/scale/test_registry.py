@@ -1,33 +1,17 @@
 """The registry of a team under its clients: training, serving and their polls, through MLflow's server alone."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT
-
+from .commands import pipeline
 from .servers import THROUGH_THE_SERVER, Postgres, place_for_postgres, postgres_server, team_server
 
 pytestmark = pytest.mark.scale
 
 TRAIN = ["train", "--subset", "tenth", "--recipe", "dense", "--minimum-accuracy", "0.5"]
-
-
-def pipeline(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tests.extras import installed
 from tests.processes import ROOT, running, wait_until
+
+from .commands import pipeline
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(600)]
 
@@ -28,9 +29,12 @@ batch_size = [32, 128]
 TRIALS = 8
 
 
+def search(space: Path, state: Path, *more: str) -> list[str]:
+    return ["search", str(space), "--subset", "tenth", "--state-dir", str(state), "--trials", str(TRIALS), *more]
+
+
 def command(space: Path, state: Path, *more: str) -> list[str]:
-    given = [str(space), "--subset", "tenth", "--state-dir", str(state), "--trials", str(TRIALS)]
-    return [sys.executable, "-m", "pipeline", "search", *given, *more]
+    return [sys.executable, "-m", "pipeline", *search(space, state, *more)]
 
 
 def environment(*more: str) -> dict[str, str]:
@@ -45,6 +49,24 @@ def trials_of(state: Path) -> tuple[MlflowClient, list[Run]]:
     assert experiment
     found = client.search_runs([experiment.experiment_id])
     return client, [run for run in found if MLFLOW_PARENT_RUN_ID in run.data.tags]
+
+
+def assert_all_trials_are_whole(state: Path, log: str) -> str:
+    """All are parts of one search, with each epoch once. Return the sentence on the best one."""
+    best = re.search(r"Best of 8 trials: ([\d.]+) % of the validation pictures", log)
+    assert best
+    client, trials = trials_of(state)
+    assert len(trials) == TRIALS
+    assert {run.info.status for run in trials} == {"FINISHED"}
+    (whole,) = {run.data.tags[MLFLOW_PARENT_RUN_ID] for run in trials}
+    assert client.get_run(whole).info.status == "FINISHED"
+    accuracies = [run.data.metrics.get("final_validation_accuracy", 0.0) for run in trials]
+    assert f"{100 * max(accuracies):.2f}" == best[1]
+    for run in trials:
+        steps = Counter(metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss"))
+        assert set(steps.values()) == {1}
+        assert "test_accuracy" not in run.data.metrics  # the test digits choose nothing
+    return best[0]
 
 
 @pytest.fixture
@@ -62,33 +84,17 @@ def test_search_that_is_stopped_continues_and_writes_a_recipe_that_trains(space:
         assert process.wait(60) == 130, log.read_text()
     with running(command(space, state), environment(), log) as process:
         assert process.wait(300) == 0, log.read_text()
-    best = re.search(r"Best of 8 trials: ([\d.]+) % of the validation pictures", log.read_text())
-    assert best
     assert "resumes from its checkpoint" in log.read_text()
-    client, trials = trials_of(state)
-    assert len(trials) == TRIALS
-    assert {run.info.status for run in trials} == {"FINISHED"}
-    (whole,) = {run.data.tags[MLFLOW_PARENT_RUN_ID] for run in trials}
-    assert client.get_run(whole).info.status == "FINISHED"
-    accuracies = [run.data.metrics.get("final_validation_accuracy", 0.0) for run in trials]
-    assert f"{100 * max(accuracies):.2f}" == best[1]
-    for run in trials:
-        steps = Counter(metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss"))
-        assert set(steps.values()) == {1}
-        assert "test_accuracy" not in run.data.metrics  # the test digits choose nothing
+    best = assert_all_trials_are_whole(state, log.read_text())
     recipe = state / "searches" / "mine.toml"
-    trained = subprocess.run(
-        [sys.executable, "-m", "pipeline", "train", "--recipe", str(recipe), "--subset", "tenth", "--state-dir",
-         str(state), "--minimum-accuracy", "0.5"],
-        cwd=ROOT, check=False, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    trained = pipeline(
+        "train", "--recipe", str(recipe), "--subset", "tenth", "--state-dir", str(state), "--minimum-accuracy", "0.5"
+    )
     assert trained.returncode == 0, trained.stderr
-    again = subprocess.run(
-        command(space, state), cwd=ROOT, env=os.environ | environment(), check=True, capture_output=True, text=True,
-        timeout=300,
-    )  # fmt: skip
-    assert len(trials_of(state)[1]) == len(trials)  # nothing was left to do
-    assert best[0] in again.stderr
+    again = pipeline(*search(space, state), **environment())
+    assert again.returncode == 0, again.stderr
+    assert len(trials_of(state)[1]) == TRIALS  # nothing was left to do
+    assert best in again.stderr
 
 
 @pytest.mark.long
@@ -97,16 +103,7 @@ def test_trials_on_ray_are_reported_and_cut_short_as_without_it(space: Path, tmp
     with running(command(space, state, "--cluster", "local"), environment("cluster"), log) as process:
         assert process.wait(400) == 0, log.read_text()
     assert "run 8 of 8 is finished" in log.read_text()
-    best = re.search(r"Best of 8 trials: ([\d.]+) % of the validation pictures", log.read_text())
-    assert best
-    client, trials = trials_of(state)
-    assert len(trials) == TRIALS
-    assert {run.info.status for run in trials} == {"FINISHED"}
-    accuracies = [run.data.metrics.get("final_validation_accuracy", 0.0) for run in trials]
-    assert f"{100 * max(accuracies):.2f}" == best[1]
-    for run in trials:
-        steps = Counter(metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss"))
-        assert set(steps.values()) == {1}
+    assert_all_trials_are_whole(state, log.read_text())
     assert not (state / "outbox").exists()
     assert not list((state / "checkpoints").glob("*"))
     assert "Traceback" not in log.read_text()
@@ -115,10 +112,7 @@ def test_trials_on_ray_are_reported_and_cut_short_as_without_it(space: Path, tmp
 def test_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
     space = tmp_path / "mine.toml"
     space.write_text('recipe = "dense"\n[fields]\nlearning_rate = [1e-3, 1e30]\nepochs = [1, 2]\n')
-    done = subprocess.run(
-        command(space, tmp_path / "state"), cwd=ROOT, env=os.environ | environment(), check=False,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = pipeline(*search(space, tmp_path / "state"), **environment())
     assert done.returncode == 0, done.stderr
     assert "The trial failed: The loss is no longer finite" in done.stderr
     assert "Best of 8 trials" in done.stderr
@@ -128,18 +122,13 @@ def test_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
 def test_space_of_which_every_trial_diverges_is_one_sentence(tmp_path: Path) -> None:
     space = tmp_path / "mine.toml"
     space.write_text('recipe = "dense"\n[fields]\nlearning_rate = [1e29, 1e30]\n')
-    done = subprocess.run(
-        command(space, tmp_path / "state"), cwd=ROOT, env=os.environ | environment(), check=False,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = pipeline(*search(space, tmp_path / "state"), **environment())
     assert done.returncode == 1
     assert "No trial was trained to its end (The loss is no longer finite" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_search_without_optuna_is_one_sentence(space: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        command(space, tmp_path / "state"), cwd=ROOT, check=False, capture_output=True, text=True, timeout=120
-    )
+    done = pipeline(*search(space, tmp_path / "state"))
     assert done.returncode == 1
     assert "`search` needs the package optuna, which is not installed: run `python -m pip" in done.stderr

@@ -43,6 +43,7 @@ class Team(Stack):
             PIPELINE_SUBSET="tenth",
             PIPELINE_RECIPE="dense",
             PIPELINE_MINIMUM_ACCURACY="0.8",
+            SERVING_POLL_SECONDS="1",
         )
         subprocess.run(["sh", "deploy/secrets.sh", str(secrets)], cwd=ROOT, check=True)
         keys = f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
@@ -132,6 +133,8 @@ def test_secrets_are_in_no_variable_and_no_log(team: Team) -> None:
 
 
 def test_service_answers_while_database_and_store_are_away(team: Team) -> None:
+    # A version that it has not fetched yet would be gone: moto keeps its files in memory.
+    wait_for(team.follows_the_champion, 120, "the service did not follow the champion")
     team.compose("kill", "postgres", "s3")
     for _ in range(20):
         answer = httpx.post(f"{team.service}/predict/raw", content=DIGIT, timeout=60)
